@@ -1,0 +1,67 @@
+"""Parameters as every format receives them: named, and either floating point or integers with scales.
+
+Covered: float32, float16, and symmetric integers per output channel or in blocks along the input dimension.
+Not covered: zero points, codebooks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Union
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """Symmetric integers of a two-dimensional weight: `value = integers * scale`.
+
+    Attributes:
+        integers: int8, shape (out, in), in [-127, 127] for 8 bits and [-7, 7] for 4.
+        scale: float32 but exact in float16 so that every format holds the same number,
+            shape (out, in // block); (out, 1) is per output channel.
+        bits: 8 or 4.
+    """
+
+    integers: np.ndarray
+    scale: np.ndarray
+    bits: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.integers.shape
+
+    @property
+    def block(self) -> int:
+        """How many neighbours of a row share a scale; the whole row for per-channel."""
+        return self.integers.shape[1] // self.scale.shape[1]
+
+    @property
+    def per_channel(self) -> bool:
+        return self.scale.shape[1] == 1
+
+    def dequantized(self) -> np.ndarray:
+        """The float32 values the integers stand for, shape (out, in)."""
+        return self.integers.astype(np.float32) * np.repeat(self.scale, self.block, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A parameter and its name in the checkpoint it came from (formats keep the name)."""
+
+    name: str
+    value: Union[np.ndarray, Quantized]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def quantized(self) -> Quantized | None:
+        return self.value if isinstance(self.value, Quantized) else None
+
+    def float32(self) -> np.ndarray:
+        """The values in float32, whatever they are stored as."""
+        if isinstance(self.value, Quantized):
+            return self.value.dequantized()
+        return self.value.astype(np.float32, copy=False)

@@ -1,0 +1,111 @@
+"""manifest.json: what a bundle says of itself, typed. The JSON Schema beside this file says the same.
+
+Roles, not names: tasks ask for a logical entry point (`encode`) and logical tensors (`input_ids`, `logits`);
+the manifest binds them to the physical signature, names, dtypes and shapes of each artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Optional, Union
+
+SCHEMA_VERSION = "1.0"
+
+
+@dataclass(frozen=True)
+class TensorBinding:
+    """A logical tensor's place in an artifact.
+
+    `shape` names what is dynamic ("batch", "sequence") and gives the number of what is not; `range` gives
+    the smallest and largest size of each dynamic dimension.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Union[int, str], ...]
+    range: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """One physical way into an artifact: `signature` (TFLite) or function (Core ML), None for the only one."""
+
+    inputs: Mapping[str, TensorBinding]
+    outputs: Mapping[str, TensorBinding]
+    signature: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle: its path with forward slashes, relative to the bundle."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One loadable model. Several `entry_points[role]` are the same computation at several static shapes."""
+
+    format: str
+    precision: str
+    path: str
+    files: tuple[FileEntry, ...]
+    entry_points: Mapping[str, tuple[EntryPoint, ...]]
+    minimum: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.bytes for file in self.files)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that came in. `weights_sha256` is over its weight files, by name."""
+
+    id: str
+    architecture: str
+    weights_sha256: str
+    licence: Optional[str] = None
+    data_licence: Optional[str] = None
+    parameters: int = 0
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """How texts become ids. Everything else is in tokenizer.json."""
+
+    max_length: int
+    truncation: str = "right"
+    padding: str = "right"
+    tokenizer_class: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """The task and what its outputs mean. `labels[i]` is the string of logit i."""
+
+    name: str
+    problem_type: Optional[str] = None
+    labels: tuple[str, ...] = ()
+    pooling: Optional[str] = None
+    normalize: Optional[bool] = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of manifest.json. Artifact ids are `format/variant`; `defaults` names one per format;
+    `files` are the bundle's own (tokenizer, config, golden references), each with its hash."""
+
+    schema_version: str
+    created_by: str
+    origin: Origin
+    task: TaskInfo
+    tokenizer: Tokenizer
+    artifacts: Mapping[str, Artifact]
+    defaults: Mapping[str, str]
+    files: tuple[FileEntry, ...]
