@@ -21,7 +21,7 @@ def known() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED)
 
 
-def describe(model: Any, pooling: Optional[Pooling] = None) -> EncoderModel:
+def describe(model: Any, pooling: Pooling | None = None) -> EncoderModel:
     """The blocks of a transformers model: with a classification head, or with `pooling` as its head.
 
     Raises UnsupportedModel for a `model_type` or a setting of it that no file here covers.

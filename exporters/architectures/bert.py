@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from exporters.architectures.blocks import (
     Attention,
@@ -16,7 +16,7 @@ from exporters.architectures.blocks import (
 from exporters.architectures.modules import Reader, activation, require
 
 
-def describe(model: Any, pooling: Optional[Pooling]) -> EncoderModel:
+def describe(model: Any, pooling: Pooling | None) -> EncoderModel:
     config = model.config
     require(not config.is_decoder, "bert", "is_decoder=true")
     require(not config.add_cross_attention, "bert", "add_cross_attention=true")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, Optional, TypeVar, Union
+from typing import Any, Literal, TypeVar
 
 from exporters.architectures.weights import Weight
 
@@ -22,7 +22,7 @@ class Linear:
     """`x @ weight.T + bias`; weight (out, in), bias (out,)."""
 
     weight: Weight
-    bias: Optional[Weight] = None
+    bias: Weight | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Norm:
     """Layer normalization over the last dimension; weight and bias (hidden,). Ba et al., arXiv:1607.06450."""
 
     weight: Weight
-    bias: Optional[Weight]
+    bias: Weight | None
     eps: float
 
 
@@ -69,7 +69,7 @@ class Embeddings:
 
     words: Weight
     positions: Weight
-    token_types: Optional[Weight]
+    token_types: Weight | None
     norm: Norm
     position_offset: int = 0
 
@@ -102,7 +102,7 @@ class EncoderModel:
     inputs: tuple[str, ...]
     embeddings: Embeddings
     layers: tuple[EncoderLayer, ...]
-    head: Union[Classifier, Pooling]
+    head: Classifier | Pooling
     max_length: int
 
     @property

@@ -6,7 +6,7 @@ comes after what. Attention masks are 1 for real tokens and 0 for padding, which
 
 from __future__ import annotations
 
-from typing import Optional, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from exporters.architectures.blocks import (
     Activation,
@@ -31,7 +31,7 @@ class EncoderBuilder(Protocol[Value]):
 
     def output(self, name: str, value: Value) -> None: ...
 
-    def embed(self, embeddings: Embeddings, ids: Value, token_types: Optional[Value]) -> Value:
+    def embed(self, embeddings: Embeddings, ids: Value, token_types: Value | None) -> Value:
         """Sum of the tables' rows, normalized: (B, S) -> (B, S, H)."""
 
     def attention_mask(self, mask: Value) -> Value:

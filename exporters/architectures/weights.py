@@ -7,7 +7,6 @@ Not covered: zero points, codebooks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 import numpy as np
 
@@ -50,7 +49,7 @@ class Weight:
     """A parameter and its name in the checkpoint it came from (formats keep the name)."""
 
     name: str
-    value: Union[np.ndarray, Quantized]
+    value: np.ndarray | Quantized
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -26,5 +26,5 @@ class Session(Protocol):
 class Backend(Protocol):
     """A module with this function is a backend."""
 
-    def open_session(self, bundle: Path, artifact: Artifact, threads: Optional[int]) -> Session:
+    def open_session(self, bundle: Path, artifact: Artifact, threads: int | None) -> Session:
         """Open `artifact` of the folder `bundle`. Raises BackendUnavailable, IntegrityFailed."""

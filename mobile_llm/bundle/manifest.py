@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Optional, Union
 
 SCHEMA_VERSION = "1.0"
 
@@ -23,7 +22,7 @@ class TensorBinding:
 
     name: str
     dtype: str
-    shape: tuple[Union[int, str], ...]
+    shape: tuple[int | str, ...]
     range: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -33,7 +32,7 @@ class EntryPoint:
 
     inputs: Mapping[str, TensorBinding]
     outputs: Mapping[str, TensorBinding]
-    signature: Optional[str] = None
+    signature: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ class Origin:
     id: str
     architecture: str
     weights_sha256: str
-    licence: Optional[str] = None
-    data_licence: Optional[str] = None
+    licence: str | None = None
+    data_licence: str | None = None
     parameters: int = 0
 
 
@@ -81,7 +80,7 @@ class Tokenizer:
     max_length: int
     truncation: str = "right"
     padding: str = "right"
-    tokenizer_class: Optional[str] = None
+    tokenizer_class: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,10 @@ class TaskInfo:
     """The task and what its outputs mean. `labels[i]` is the string of logit i."""
 
     name: str
-    problem_type: Optional[str] = None
+    problem_type: str | None = None
     labels: tuple[str, ...] = ()
-    pooling: Optional[str] = None
-    normalize: Optional[bool] = None
+    pooling: str | None = None
+    normalize: bool | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
 
 

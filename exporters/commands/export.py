@@ -1,0 +1,65 @@
+"""`mobile-llm export`: a model in, a verified bundle out."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+HELP = "write a model as ONNX, TFLite and Core ML artifacts and compare each with it"
+EXTRA = "export-onnx,export-tflite,export-coreml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a Hugging Face model folder, or a hub id")
+    parser.add_argument("--task", required=True, help="text-classification or feature-extraction")
+    parser.add_argument(
+        "--formats", default="onnx,tflite,coreml", metavar="LIST", help="default: onnx,tflite,coreml"
+    )
+    parser.add_argument(
+        "--recipe", default="fp32,int8", metavar="LIST", help="of fp32, fp16, int8; default: fp32,int8"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="the bundle's folder")
+    parser.add_argument(
+        "--pooling", metavar="MODE", help="mean, cls or max, instead of what modules.json says"
+    )
+    parser.add_argument(
+        "--normalize", action="store_true", help="with --pooling: scale embeddings to length 1"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
+    parser.add_argument("--strict", action="store_true", help="fail where something could not be checked")
+
+
+def run(args: argparse.Namespace) -> int:
+    from exporters.pipeline import run_export
+    from exporters.progress import shown
+    from exporters.verification.tables import print_rows
+
+    with shown() as watch:
+        result = run_export(_spec(args), watch)
+    print_rows(result.rows, args.json, {"bundle": str(result.bundle), "artifacts": _sizes(result)})
+    return 0
+
+
+def _spec(args: argparse.Namespace) -> Any:
+    from pathlib import Path
+
+    from exporters.architectures.blocks import Pooling
+    from exporters.spec import ExportSpec, pooling_mode
+    from mobile_llm.errors import InvalidSpec
+
+    if args.normalize and not args.pooling:
+        raise InvalidSpec("--normalize goes with --pooling; without it modules.json decides")
+    return ExportSpec(
+        model=args.model,
+        task=args.task,
+        output=Path(args.output),
+        formats=tuple(args.formats.split(",")),
+        recipes=tuple(args.recipe.split(",")),
+        pooling=Pooling(pooling_mode(args.pooling), args.normalize) if args.pooling else None,
+        force=args.force,
+        strict=args.strict,
+    )
+
+
+def _sizes(result: Any) -> dict[str, int]:
+    return {artifact_id: artifact.size for artifact_id, artifact in result.artifacts.items()}

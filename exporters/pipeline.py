@@ -1,0 +1,81 @@
+"""From a model to a bundle, top to bottom: load, describe, quantize, write, compare, and only then keep.
+
+Covered: encoders for text classification and embeddings. A bundle exists only when no comparison has failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+
+from exporters.architectures import describe
+from exporters.architectures.blocks import EncoderModel
+from exporters.packaging import copy_source_files, describe_artifact, write_manifest, write_verification
+from exporters.progress import Watch, silent
+from exporters.quantization.recipes import RECIPES
+from exporters.sources.huggingface import HuggingFaceSource, open_source
+from exporters.spec import ExportSpec
+from exporters.staging import refuse_taken, staged_folder
+from exporters.verification.bundles import check_bundle, gate
+from exporters.verification.golden import make_golden
+from exporters.verification.rows import Row
+from mobile_llm.bundle import Artifact, Bundle
+from mobile_llm.bundle.golden import Golden
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The bundle that now exists, and everything that was compared for it."""
+
+    bundle: Path
+    artifacts: dict[str, Artifact]
+    rows: tuple[Row, ...]
+
+
+def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
+    """Export as `spec` asks. `watch` is told each step.
+
+    Raises OutputExists, ModelNotFound, UnsupportedModel, InvalidSpec, NotEnoughMemory; VerificationFailed where
+    an artifact differs from the model, in which case no bundle is left.
+    """
+    refuse_taken(spec.output, spec.force)
+    watch(f"loading {spec.model}")
+    source = open_source(spec.model, spec.task, spec.pooling)
+    model = describe(source.model, source.pooling)
+    artifact_ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
+    with staged_folder(spec.output, spec.force, marker="manifest.json") as folder:
+        copy_source_files(source, folder)
+        watch("asking the PyTorch model for reference answers")
+        golden = make_golden(source, model, artifact_ids)
+        golden.write(folder)
+        artifacts = dict(_write_artifacts(model, artifact_ids, folder, watch))
+        rows = _package(source, artifacts, folder, watch)
+        gate(rows, spec.strict)
+    return ExportResult(spec.output, artifacts, tuple(rows))
+
+
+def _write_artifacts(
+    model: EncoderModel, artifact_ids: list[str], folder: Path, watch: Watch
+) -> Iterator[tuple[str, Artifact]]:
+    """One artifact after the other; the weights of a recipe are computed once for all its formats."""
+    for recipe, ids in groupby(artifact_ids, key=lambda artifact_id: artifact_id.split("/")[1]):
+        quantized = RECIPES[recipe](model)
+        for artifact_id in ids:
+            watch(f"writing {artifact_id}")
+            writer = import_module(f"exporters.formats.{artifact_id.split('/')[0]}")
+            lowered = writer.lower(quantized, recipe, folder)
+            yield artifact_id, describe_artifact(folder, artifact_id, lowered)
+
+
+def _package(
+    source: HuggingFaceSource, artifacts: dict[str, Artifact], folder: Path, watch: Watch
+) -> list[Row]:
+    """Manifest, then comparison of what now lies in the folder, as a user would open it."""
+    write_manifest(source, artifacts, folder)
+    bundle = Bundle.open(folder)
+    rows = check_bundle(bundle, Golden.read(folder), lambda what: watch(f"comparing {what}"))
+    write_verification(rows, folder)
+    return rows

@@ -1,0 +1,33 @@
+"""Progress of long work, on stderr: what is being done, for how long. Silent by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Watch = Callable[[str], None]
+
+
+def silent(_: str) -> None:
+    """Shows nothing."""
+
+
+@contextmanager
+def shown() -> Iterator[Watch]:
+    """A spinner with the current step; steps that are done stay on the screen with their seconds."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        current = None
+
+        def watch(step: str) -> None:
+            nonlocal current
+            if current is not None:
+                progress.update(current, completed=1)
+            current = progress.add_task(step, total=1)
+
+        yield watch
+        if current is not None:
+            progress.update(current, completed=1)

@@ -1,0 +1,203 @@
+"""A Hugging Face folder: config.json, safetensors weights, tokenizer; sentence-transformers' modules.json too.
+
+Not covered: pickled weights (they could run code; convert them to safetensors), slow-only tokenizers without
+a tokenizer.json, `trust_remote_code`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from exporters.architectures.blocks import Pooling
+from exporters.sources.quiet import quiet
+from mobile_llm.bundle.integrity import sha256_of
+from mobile_llm.errors import ModelNotFound, UnsupportedModel
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class HuggingFaceSource:
+    """A model that walked in: `model` is the PyTorch module in float32 and eval mode, the reference of every
+    comparison."""
+
+    folder: Path
+    id: str
+    task: str
+    model: Any
+    pooling: Pooling | None
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The string of each logit; none for a model without a classification head."""
+        if self.task != "text-classification":
+            return ()
+        return tuple(self.config.id2label[i] for i in range(self.config.num_labels))
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The reference tokenizer, by transformers."""
+        from transformers import AutoTokenizer
+
+        with quiet():
+            return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+
+    @property
+    def max_length(self) -> int:
+        """The longest text the model was made for, special tokens included."""
+        limits = [self.config.max_position_embeddings, self.tokenizer.model_max_length]
+        limits.append(_read_json(self.folder / "sentence_bert_config.json").get("max_seq_length"))
+        return min(int(limit) for limit in limits if limit)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Texts that go before a text to embed, by name ("query", "passage")."""
+        return _read_json(self.folder / "config_sentence_transformers.json").get("prompts", {})
+
+    @property
+    def licence(self) -> str | None:
+        return _front_matter(self.folder / "README.md", "license")
+
+    @property
+    def weights_sha256(self) -> str:
+        """One digest over the weight files' names and contents."""
+        lines = [f"{path.name} {sha256_of(path)}\n" for path in _weight_files(self.folder)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def open_source(model: str, task: str, pooling: Pooling | None = None) -> HuggingFaceSource:
+    """Load `model` (a folder, or a hub id) for a task.
+
+    Raises ModelNotFound for what is missing, UnsupportedModel for what this version cannot take.
+    """
+    folder = _locate(model)
+    _require_files(folder)
+    if task == "feature-extraction":
+        pooling = pooling or _read_pooling(folder)
+    return HuggingFaceSource(folder.absolute(), _model_id(model, folder), task, _load(folder, task), pooling)
+
+
+def _locate(model: str) -> Path:
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise ModelNotFound(
+            f"{model} is not a folder; pass a Hugging Face model folder or a hub id (owner/name)"
+        )
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(
+            snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.md"])
+        )
+    except Exception as error:
+        raise ModelNotFound(
+            f"{model} is neither a folder here nor to be had from the hub ({type(error).__name__}); pass a local folder"
+        ) from None
+
+
+def _require_files(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelNotFound(f"{folder} has no config.json; pass a Hugging Face model folder")
+    if not _weight_files(folder):
+        pickled = next(folder.glob("*.bin"), None)
+        why = f" ({pickled.name} is pickled and is not opened: convert it to safetensors)" if pickled else ""
+        raise ModelNotFound(f"{folder} has no *.safetensors weights{why}")
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelNotFound(f"{folder} has no tokenizer.json; save the fast tokenizer beside the weights")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _load(folder: Path, task: str) -> Any:
+    """The PyTorch model. A head that the checkpoint lacks is refused: its weights would be random."""
+    import torch
+    from optimum.exporters.tasks import TasksManager
+
+    loader = TasksManager.get_model_class_for_task(task, framework="pt")
+    try:
+        with quiet():
+            model, info = loader.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UnsupportedModel(f"transformers cannot load {folder} for {task}: {reason}") from None
+    missing = sorted(
+        key for key in info["missing_keys"] if task != "feature-extraction" or "pooler" not in key
+    )
+    if missing:
+        raise UnsupportedModel(
+            f"{folder} has no trained weights for {task} ({missing[0]} is missing); fine-tune it first: "
+            f"mobile-llm finetune {folder} --task {task} --data train.csv -o DIR"
+        )
+    return model.eval()
+
+
+def _read_pooling(folder: Path) -> Pooling:
+    """Pooling as sentence-transformers' modules.json has it. Raises UnsupportedModel for other modules."""
+    modules = _read_json(folder / "modules.json")
+    if not modules:
+        raise UnsupportedModel(
+            f"{folder} has no modules.json to say how it pools; pass --pooling mean, cls or max"
+        )
+    mode, normalize = None, False
+    for module in modules:
+        kind = module["type"].rsplit(".", 1)[-1]
+        if kind == "Pooling":
+            mode = _pooling_mode(_read_json(folder / module["path"] / "config.json"))
+        elif kind == "Normalize":
+            normalize = True
+        elif kind != "Transformer":
+            raise UnsupportedModel(f"{folder}/modules.json has a module {kind}, which is not covered")
+    if mode is None:
+        raise UnsupportedModel(f"{folder}/modules.json names no pooling that is covered (mean, cls, max)")
+    return Pooling(mode, normalize)
+
+
+def _pooling_mode(config: dict[str, Any]) -> Any:
+    switches = {
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_max_tokens": "max",
+    }
+    chosen = [mode for key, mode in switches.items() if config.get(key)]
+    others = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
+    return chosen[0] if len(chosen) == len(others) == 1 else config.get("pooling_mode")
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _front_matter(readme: Path, key: str) -> str | None:
+    """A scalar of a model card's YAML header."""
+    text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+    header = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    found = re.search(rf"^{key}:\s*(\S.*)$", header.group(1), re.MULTILINE) if header else None
+    return found.group(1).strip("'\" ") if found else None
+
+
+def _model_id(model: str, folder: Path) -> str:
+    return model if model.count("/") == 1 and not Path(model).exists() else folder.resolve().name

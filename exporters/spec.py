@@ -1,0 +1,57 @@
+"""What is asked for: typed, frozen, and refused where it contradicts itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from exporters.architectures.blocks import Pooling, PoolingMode
+from mobile_llm.errors import InvalidSpec
+
+TASKS = ("text-classification", "feature-extraction")
+FORMATS = ("onnx", "tflite", "coreml")
+RECIPES = ("fp32", "fp16", "int8")
+POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """One export. `model` is a folder or a hub id; each recipe is written in each format.
+
+    `pooling` replaces what the model's modules.json says; `strict` makes `not_checked` a failure.
+    """
+
+    model: str
+    task: str
+    output: Path
+    formats: tuple[str, ...] = FORMATS
+    recipes: tuple[str, ...] = ("fp32", "int8")
+    pooling: Pooling | None = None
+    force: bool = False
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("task", (self.task,), TASKS)
+        _one_of("format", self.formats, FORMATS)
+        _one_of("recipe", self.recipes, RECIPES)
+        if self.pooling and self.task != "feature-extraction":
+            raise InvalidSpec(f"pooling belongs to feature-extraction, not to {self.task}; leave it out")
+
+
+def pooling_mode(name: str) -> PoolingMode:
+    """A pooling mode by name. Raises InvalidSpec for an unknown one."""
+    for mode in POOLING_MODES:
+        if mode == name:
+            return mode
+    raise InvalidSpec(f"unknown pooling {name!r}; choose from {', '.join(POOLING_MODES)}")
+
+
+def _one_of(what: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:
+    if not given:
+        raise InvalidSpec(f"no {what} was asked for; choose from {', '.join(known)}")
+    for name in given:
+        if name not in known:
+            raise InvalidSpec(f"unknown {what} {name!r}; choose from {', '.join(known)}")
+    if len(set(given)) < len(given):
+        raise InvalidSpec(f"a {what} is named twice in {', '.join(given)}")

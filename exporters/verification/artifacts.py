@@ -1,0 +1,144 @@
+"""One artifact against the golden references: every entry point, at lengths nothing was fixed at, padded and
+not, and the labels a user would be given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from exporters.metrics import margin
+from exporters.verification.limits import Limit, limits_for
+from exporters.verification.rows import Row, Status, here, not_checked
+from mobile_llm.bundle import Bundle, EntryPoint
+from mobile_llm.bundle.golden import Golden
+from mobile_llm.engine import Engine, longest, static_length
+from mobile_llm.errors import BackendUnavailable, UnsupportedModel
+from mobile_llm.tasks.text_classification import TextClassifier
+from mobile_llm.tasks.tokenization import Encoded, stack
+
+# Backends that check each format here, with the package whose version is noted.
+CHECKERS = {
+    "onnx": (("onnx", "onnxruntime"),),
+    "tflite": (("tflite", "ai-edge-litert"), ("tflite-tensorflow", "tensorflow")),
+    "coreml": (("coreml-evaluator", "mobile-llm"),),
+}
+_PROBES_PER_STATIC_ENTRY = 6
+
+
+def check_artifact(bundle: Bundle, artifact_id: str, golden: Golden) -> Iterator[Row]:
+    """The rows of one artifact, from every runtime that can open it here."""
+    main, *others = CHECKERS[bundle.manifest.artifacts[artifact_id].format]
+    yield from _check_in(bundle, artifact_id, golden, *main)
+    for backend, package in others:
+        if _installed(package):
+            yield from _check_in(bundle, artifact_id, golden, backend, package)
+
+
+def _check_in(bundle: Bundle, artifact_id: str, golden: Golden, backend: str, package: str) -> Iterator[Row]:
+    try:
+        with Engine.open(bundle, artifact_id, threads=2, backend=backend) as engine:
+            yield from ArtifactCheck(engine, golden, here(f"{backend} ({package} {version(package)})")).rows()
+    except (UnsupportedModel, BackendUnavailable, PackageNotFoundError) as error:
+        yield not_checked(artifact_id, "encode", f"parity in {backend}", str(error))
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+class ArtifactCheck:
+    """Runs the probes through one opened artifact and compares."""
+
+    def __init__(self, engine: Engine, golden: Golden, where: str) -> None:
+        self._engine = engine
+        self._golden = golden
+        self._where = where
+        texts = [Encoded(text.ids, text.types) for text in golden.inputs.texts]
+        bare = [Encoded(ids, (0,) * len(ids)) for ids in golden.inputs.sequences]
+        self._probes = texts + bare
+
+    def rows(self) -> Iterator[Row]:
+        for entry in self._engine.artifact.entry_points["encode"]:
+            yield from self._parity(entry)
+        if self._engine.manifest.task.name == "text-classification":
+            yield self._labels()
+
+    def _parity(self, entry: EntryPoint) -> Iterator[Row]:
+        """Each fitting probe alone, then, where the batch is dynamic, the texts padded into one batch."""
+        chosen = self._fitting(entry)
+        alone = [self._engine.run_entry(entry, stack([self._probes[i]])) for i in chosen]
+        name = entry.signature or "encode"
+        yield from self._compare(name, _joined(alone), chosen)
+        if entry.inputs["input_ids"].shape[0] == "batch" and not self._rounds_per_tensor:
+            texts = [i for i in chosen if i < len(self._golden.inputs.texts)]
+            together = self._engine.run_entry(entry, stack([self._probes[i] for i in texts]))
+            yield from self._compare(f"{name}, padded batch", together, texts)
+
+    @property
+    def _rounds_per_tensor(self) -> bool:
+        """Whether an answer depends on its batch by design: one activation range for the whole tensor."""
+        return self._engine.artifact_id == "onnx/int8"
+
+    def _fitting(self, entry: EntryPoint) -> list[int]:
+        """Probes that fit, in their order; for a static shape a handful spread over the lengths."""
+        fitting = [i for i, p in enumerate(self._probes) if len(p.ids) <= longest(entry)]
+        if static_length(entry) is None:
+            return fitting
+        by_length = sorted(fitting, key=lambda i: len(self._probes[i].ids))
+        spread = np.linspace(0, len(by_length) - 1, _PROBES_PER_STATIC_ENTRY).round().astype(int)
+        return sorted({by_length[i] for i in spread})
+
+    def _compare(self, entry: str, answers: dict[str, np.ndarray], probes: Sequence[int]) -> Iterator[Row]:
+        artifact = self._engine.artifact
+        for against, source in (("reference", "reference"), ("twin", self._engine.artifact_id)):
+            for output, answer in answers.items():
+                expected = self._golden.outputs.get(f"{source}/{output}")
+                if expected is None:
+                    continue
+                for limit in limits_for(output, against, artifact.precision, artifact.format):
+                    yield self._row(entry, limit, limit.measure(answer, expected[list(probes)]))
+
+    def _row(self, entry: str, limit: Limit, value: float) -> Row:
+        status: Status = "passed" if limit.holds(value) else "failed"
+        metric = limit.metric if limit.against == "reference" else f"{limit.metric} to the twin"
+        return Row(
+            self._engine.artifact_id, entry, metric, value, limit.limit, status, limit.reason, self._where
+        )
+
+    def _labels(self) -> Row:
+        """Texts whose label string differs, of those whose margin is above the precision's noise."""
+        texts = self._golden.inputs.texts
+        noise = _label_noise(self._engine)
+        clear = margin(self._golden.outputs["reference/logits"][: len(texts)]) > noise
+        answers = TextClassifier(self._engine).classify([text.text for text in texts])
+        wrong = sum(a.label != t.label for a, t, sure in zip(answers, texts, clear) if sure)
+        return Row(
+            self._engine.artifact_id,
+            "encode",
+            "labels that differ",
+            float(wrong),
+            0.0,
+            "failed" if wrong else "passed",
+            f"texts whose margin is above {noise:g} ({int(clear.sum())} of {len(texts)}) must keep their label",
+            self._where,
+        )
+
+
+def _label_noise(engine: Engine) -> float:
+    """Twice the logit error allowed: below it, either label may win."""
+    artifact = engine.artifact
+    limits = limits_for("logits", "reference", artifact.precision, artifact.format)
+    allowed: float | None = next((x.limit for x in limits if x.metric == "largest_difference"), None)
+    return 2 * allowed if allowed is not None else 0.0
+
+
+def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Outputs with one row per probe; those along the sequence have no reference and are left out."""
+    return {
+        name: np.concatenate([part[name] for part in parts]) for name in parts[0] if parts[0][name].ndim == 2
+    }

@@ -1,0 +1,84 @@
+"""A whole bundle against the golden references: its tokenizer, its labels, then every artifact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import tokenizers
+
+from exporters.metrics import largest_difference
+from exporters.verification.artifacts import check_artifact
+from exporters.verification.rows import Row, Status, failures, here, sentence
+from mobile_llm.bundle import Bundle
+from mobile_llm.bundle.golden import Golden
+from mobile_llm.errors import VerificationFailed
+from mobile_llm.tasks.tokenization import TextTokenizer
+
+Watch = Callable[[str], None]
+
+
+def check_bundle(bundle: Bundle, golden: Golden, watch: Watch = lambda _: None) -> list[Row]:
+    """Every row there is; `watch` is told what is being compared."""
+    watch("tokenizer and labels")
+    rows = list(_tokenizer(bundle, golden)) + list(_config_labels(bundle))
+    for artifact_id in bundle.manifest.artifacts:
+        watch(artifact_id)
+        rows += check_artifact(bundle, artifact_id, golden)
+    return rows
+
+
+def gate(rows: list[Row], strict: bool) -> None:
+    """Raises VerificationFailed naming every row that forbids the bundle."""
+    bad = failures(rows, strict)
+    if bad:
+        listed = "\n".join(f"  {sentence(row)}" for row in bad[:12])
+        more = f"\n  and {len(bad) - 12} more" if len(bad) > 12 else ""
+        raise VerificationFailed(f"{len(bad)} of {len(rows)} comparisons failed:\n{listed}{more}")
+
+
+def compare_golden(bundled: Golden, fresh: Golden) -> Iterator[Row]:
+    """The golden references in a bundle against the same taken anew from the model: a bundle must not attest
+    to another model. Only what both have is compared."""
+    where = here("PyTorch")
+    same_inputs = bundled.inputs == fresh.inputs
+    yield _count("golden references", "texts and labels that differ", 0 if same_inputs else 1, where)
+    for name, expected in fresh.outputs.items():
+        found = bundled.outputs.get(name)
+        if found is None or not name.startswith("reference/"):
+            continue
+        value = largest_difference(found, expected) if found.shape == expected.shape else float("inf")
+        status: Status = "passed" if value <= 1e-4 else "failed"
+        reason = "the same model on the same kind of machine; 1e-4 allows for another CPU"
+        yield Row(
+            "bundle", "golden references", f"largest difference of {name}", value, 1e-4, status, reason, where
+        )
+
+
+def _tokenizer(bundle: Bundle, golden: Golden) -> Iterator[Row]:
+    """The bundle's tokenizer gives the reference's ids, and the ids give back its text."""
+    tokenizer = TextTokenizer(bundle)
+    where = here(f"tokenizers {tokenizers.__version__}")
+    encoded = [tokenizer.encode(text.text) for text in golden.inputs.texts]
+    wrong = sum((e.ids, e.types) != (t.ids, t.types) for e, t in zip(encoded, golden.inputs.texts))
+    yield _count("tokenizer", "texts whose ids differ", wrong, where)
+    wrong = sum(tokenizer.decode(t.ids) != t.decoded for t in golden.inputs.texts)
+    yield _count("tokenizer", "texts whose decoding differs", wrong, where)
+
+
+def _config_labels(bundle: Bundle) -> Iterator[Row]:
+    """Other clients read the labels from config.json: they must be those of the manifest."""
+    labels = bundle.manifest.task.labels
+    if not labels:
+        return
+    config = json.loads(bundle.path("config.json").read_text(encoding="utf-8"))
+    named = config.get("id2label", {})
+    wrong = sum(named.get(str(index)) != label for index, label in enumerate(labels))
+    yield _count(
+        "labels", "labels that differ from config.json", wrong + abs(len(named) - len(labels)), here("json")
+    )
+
+
+def _count(entry: str, metric: str, wrong: int, where: str) -> Row:
+    status: Status = "failed" if wrong else "passed"
+    return Row("bundle", entry, metric, float(wrong), 0.0, status, "nothing may differ", where)

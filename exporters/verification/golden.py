@@ -1,0 +1,47 @@
+"""Asking the PyTorch model, and its twins, for the golden references of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from exporters.architectures.blocks import EncoderModel
+from exporters.quantization.activations import Rounding
+from exporters.quantization.recipes import RECIPES, activation_rounding
+from exporters.sources.huggingface import HuggingFaceSource
+from exporters.verification.probes import golden_texts, random_sequences
+from exporters.verification.reference import Reference
+from mobile_llm.bundle.golden import Golden, GoldenInputs, GoldenText
+from mobile_llm.tasks.tokenization import Encoded
+
+
+def make_golden(source: HuggingFaceSource, model: EncoderModel, artifact_ids: Sequence[str]) -> Golden:
+    """Reference outputs of the model itself, and of a twin for every artifact that is not plain float32."""
+    texts = golden_texts(source.tokenizer, source.max_length)
+    sequences = random_sequences(source.config.vocab_size, model.max_length)
+    probes = [Encoded(t.ids, t.types) for t in texts] + [Encoded(s, (0,) * len(s)) for s in sequences]
+    reference = Reference(source)
+    plain = reference.outputs(probes)
+    outputs = {f"reference/{name}": array for name, array in plain.items()}
+    done: dict[tuple[str, Rounding | None], Mapping[str, np.ndarray]] = {}
+    for artifact_id in artifact_ids:
+        recipe = artifact_id.split("/")[1]
+        if recipe == "fp32":
+            continue
+        kind = (recipe, activation_rounding(artifact_id))
+        if kind not in done:
+            with reference.twin(RECIPES[recipe](model), kind[1]) as twin:
+                done[kind] = twin.outputs(probes)
+        outputs |= {f"{artifact_id}/{name}": array for name, array in done[kind].items()}
+    return Golden(GoldenInputs(_labelled(texts, source, plain), sequences), outputs)
+
+
+def _labelled(
+    texts: tuple[GoldenText, ...], source: HuggingFaceSource, outputs: Mapping[str, np.ndarray]
+) -> tuple[GoldenText, ...]:
+    if not source.labels:
+        return texts
+    best = outputs["logits"].argmax(-1)
+    return tuple(replace(text, label=source.labels[index]) for text, index in zip(texts, best))

@@ -1,0 +1,69 @@
+"""The table of limits (limits.toml), and what each metric means."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from exporters import metrics
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+METRICS: Mapping[str, Metric] = {
+    "largest_difference": metrics.largest_difference,
+    "relative_error": metrics.relative_error,
+    "smallest_cosine": metrics.smallest_cosine,
+    "agreement": metrics.agreement,
+}
+_MORE_IS_BETTER = {"smallest_cosine", "agreement"}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One row of the table."""
+
+    output: str
+    against: str
+    precision: str
+    metric: str
+    limit: float
+    reason: str
+    format: str | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a measured value is within the limit; never for what is not a number."""
+        return value >= self.limit if self.metric in _MORE_IS_BETTER else value <= self.limit
+
+    def measure(self, answer: np.ndarray, expected: np.ndarray) -> float:
+        return METRICS[self.metric](answer, expected)
+
+
+@cache
+def table() -> tuple[Limit, ...]:
+    """All limits, read once."""
+    text = Path(__file__).with_name("limits.toml").read_text(encoding="utf-8")
+    return tuple(Limit(**row) for row in tomllib.loads(text)["limit"])
+
+
+def limits_for(output: str, against: str, precision: str, format_name: str) -> list[Limit]:
+    """The limits on one output, one per metric; a row for the format goes before the general one."""
+    fitting = [
+        row
+        for row in table()
+        if (row.output, row.against, row.precision) == (output, against, precision)
+        and row.format in (None, format_name)
+    ]
+    chosen: dict[str, Limit] = {}
+    for row in sorted(fitting, key=lambda row: row.format is None):
+        chosen.setdefault(row.metric, row)
+    return list(chosen.values())

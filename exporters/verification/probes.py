@@ -1,0 +1,52 @@
+"""What is asked of a model and its artifacts: texts that tokenizers get wrong, and bare ids at odd lengths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mobile_llm.bundle.golden import GoldenText
+
+# Ordinary sentences first; then what tokenizers and normalizers differ on.
+TEXTS = (
+    "A warm, funny and surprisingly moving film about growing old.",
+    "The plot makes no sense, the jokes fall flat, and it is forty minutes too long.",
+    "Shares of the company rose 4.2% on Tuesday after it raised its forecast for 2027.",
+    "not bad at all",
+    "It's hard to imagine anyone sitting through this twice…",
+    "Call me at +1 (555) 010-9999 or write to jane.doe@example.com!",
+    "def add(a, b):\n\treturn a + b  # tabs\tand   spaces",
+    "I loved it 😍👍🏽 — 10/10 👨‍👩‍👧 would watch again!!!",
+    "Żółć, naïve café, Ünïcödé, straße, ﬁancée, İstanbul, Å vs Å",
+    "这部电影非常感人,演员演得很好。 日本語のレビューも書きます。 한국어도요.",
+    "مرحبا بالعالم שלום עולם नमस्ते दुनिया",
+    "[CLS] literal control tokens [MASK] [SEP] <s> </s> <|endoftext|> ##ing",
+    "  leading and trailing spaces \u00a0\u2003\u200b zero width \ufeff ",
+    "antidisestablishmentarianism Donaudampfschifffahrtsgesellschaft x" + "y" * 120,
+    "½ × ² ≠ ∞ √ ﬃ ① Ⅷ ℃ ™ \u0301\u0308",
+    "",
+    "?",
+    "The film repeats itself, again and again, and again. " * 60,
+)
+
+# No power of two, no multiple of eight: nothing is traced or fixed at these.
+_LENGTHS = (3, 7, 19, 33, 61, 101, 130, 199, 257, 383, 509)
+
+
+def golden_texts(tokenizer: Any, max_length: int) -> tuple[GoldenText, ...]:
+    """The texts with the ids the reference tokenizer (transformers) gives them, truncated to `max_length`."""
+    found = []
+    for text in TEXTS:
+        encoded = tokenizer(text, truncation=True, max_length=max_length, return_token_type_ids=True)
+        ids = tuple(encoded["input_ids"])
+        decoded = tokenizer.decode(ids, skip_special_tokens=True)
+        found.append(GoldenText(text, ids, tuple(encoded["token_type_ids"]), decoded))
+    return tuple(found)
+
+
+def random_sequences(vocabulary: int, limit: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:
+    """Random ids at lengths up to the model's limit, one sequence each."""
+    random = np.random.default_rng(seed)
+    lengths = [n for n in _LENGTHS if n < limit] + [limit]
+    return tuple(tuple(int(i) for i in random.integers(0, vocabulary, n)) for n in lengths)

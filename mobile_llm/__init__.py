@@ -1,0 +1,39 @@
+"""Run a verified bundle on this machine.
+
+    classifier = mobile_llm.load("sentiment-bundle")
+    classifier.classify("A warm, funny film.")[0].label
+
+Needs numpy, onnxruntime, tokenizers and jinja2; `pip install "mobile-llm[tflite]"` adds LiteRT.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional, Union
+
+__version__ = "0.1.0"
+
+
+def load(
+    bundle: str | Path,
+    artifact: str | None = None,
+    threads: int | None = None,
+    backend: str | None = None,
+) -> Any:
+    """Open a bundle for its task: a `TextClassifier`, an `Embedder`, ...
+
+    Args:
+        bundle: the bundle's folder.
+        artifact: such as "onnx/int8" or "tflite/fp32"; by default the one the bundle names.
+        threads: threads of the runtime; by default the runtime's own choice.
+        backend: another runtime than the format's own, such as "coreml-evaluator".
+
+    Raises: ModelNotFound, InvalidInput, IntegrityFailed, RuntimeTooOld, BackendUnavailable.
+    """
+    from mobile_llm.engine import Engine
+    from mobile_llm.tasks import open_task
+
+    return open_task(Engine.open(bundle, artifact, threads, backend))
+
+
+__all__ = ["__version__", "load"]

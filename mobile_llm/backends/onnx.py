@@ -1,0 +1,50 @@
+"""ONNX artifacts in onnxruntime, on the CPU. External data stays inside the bundle; no custom-operator library
+is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from mobile_llm.artifacts.onnx import check_external_data
+from mobile_llm.bundle.integrity import inside
+from mobile_llm.bundle.manifest import Artifact, EntryPoint
+from mobile_llm.errors import IntegrityFailed
+
+
+class OnnxSession:
+    """One `InferenceSession`; ONNX has a single entry, so `entry` only binds names."""
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own, unexported exception types
+            reason = str(error).splitlines()[0]
+            raise IntegrityFailed(
+                f"onnxruntime {ort.__version__} cannot open {path.name}: {reason}"
+            ) from None
+
+    def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        feeds = {
+            binding.name: np.ascontiguousarray(inputs[role], dtype=binding.dtype)
+            for role, binding in entry.inputs.items()
+        }
+        results = self._session.run([binding.name for binding in entry.outputs.values()], feeds)
+        return dict(zip(entry.outputs, results))
+
+    def close(self) -> None:
+        del self._session
+
+
+def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxSession:
+    path = inside(bundle, artifact.path)
+    check_external_data(path)
+    return OnnxSession(path, threads)

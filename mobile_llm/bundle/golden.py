@@ -1,0 +1,89 @@
+"""Golden references: what the PyTorch model answered, kept in the bundle so that any artifact can be compared
+with it again, on any machine and in any language.
+
+golden.json holds texts and ids, golden.safetensors the outputs. The safetensors layout is an 8-byte length,
+a JSON header and raw tensors (https://huggingface.co/docs/safetensors); only float32 is used here.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mobile_llm.bundle.codec import from_json, to_json
+from mobile_llm.errors import IntegrityFailed, InvalidInput
+
+GOLDEN_JSON = "golden.json"
+GOLDEN_TENSORS = "golden.safetensors"
+
+
+@dataclass(frozen=True)
+class GoldenText:
+    """A text, its ids (special tokens included), what they decode to, and the model's label if it has one."""
+
+    text: str
+    ids: tuple[int, ...]
+    types: tuple[int, ...]
+    decoded: str
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class GoldenInputs:
+    """The probes: texts, then bare sequences of ids at lengths that nothing was traced or fixed at."""
+
+    texts: tuple[GoldenText, ...]
+    sequences: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """Probes and reference outputs. `outputs` maps `reference/NAME` (the PyTorch model) and
+    `ARTIFACT_ID/NAME` (the model with that artifact's weights and activations, where they are coarser)
+    to float32 (probes, width), texts first."""
+
+    inputs: GoldenInputs
+    outputs: Mapping[str, np.ndarray]
+
+    def write(self, folder: Path) -> None:
+        text = json.dumps(to_json(self.inputs), ensure_ascii=False, indent=1)
+        (folder / GOLDEN_JSON).write_text(text + "\n", encoding="utf-8")
+        (folder / GOLDEN_TENSORS).write_bytes(_pack(self.outputs))
+
+    @staticmethod
+    def read(folder: Path) -> Golden:
+        """Raises IntegrityFailed for files that are not golden references."""
+        try:
+            data = json.loads((folder / GOLDEN_JSON).read_text(encoding="utf-8"))
+            inputs = from_json(GoldenInputs, data, GOLDEN_JSON)
+            return Golden(inputs, _unpack((folder / GOLDEN_TENSORS).read_bytes()))
+        except (OSError, ValueError, KeyError, struct.error, InvalidInput) as error:
+            raise IntegrityFailed(f"the golden references of {folder.name} cannot be read: {error}") from None
+
+
+def _pack(tensors: Mapping[str, np.ndarray]) -> bytes:
+    header: dict[str, object] = {}
+    offset = 0
+    for name, tensor in sorted(tensors.items()):
+        end = offset + tensor.size * 4
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    data = [np.ascontiguousarray(tensor, "<f4").tobytes() for _, tensor in sorted(tensors.items())]
+    return struct.pack("<Q", len(text)) + text + b"".join(data)
+
+
+def _unpack(data: bytes) -> dict[str, np.ndarray]:
+    (size,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + size])
+    tensors = {}
+    for name, entry in header.items():
+        start, end = (8 + size + offset for offset in entry["data_offsets"])
+        tensors[name] = np.frombuffer(data[start:end], "<f4").reshape(entry["shape"])
+    return tensors

@@ -1,0 +1,58 @@
+"""`mobile-llm inspect`: what a bundle holds and what its export attested."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+HELP = "show what a bundle holds, and check its files"
+EXTRA = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", help="the bundle's folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    from mobile_llm.bundle import Bundle
+    from mobile_llm.bundle.codec import to_json
+    from mobile_llm.commands import print_json
+
+    bundle = Bundle.open(args.bundle)
+    for artifact in bundle.manifest.artifacts.values():
+        bundle.check_artifact(artifact)
+    attested = json.loads(bundle.path("verification.json").read_text(encoding="utf-8"))
+    if args.json:
+        print_json({"manifest": to_json(bundle.manifest), "verification": attested})
+    else:
+        sys.stdout.write("\n".join(_lines(bundle, attested)) + "\n")
+    return 0
+
+
+def _lines(bundle: Any, attested: dict[str, Any]) -> list[str]:
+    manifest = bundle.manifest
+    origin, task = manifest.origin, manifest.task
+    lines = [
+        f"{bundle.folder.name}: {task.name}, from {origin.id} ({origin.architecture}, {origin.parameters:,} parameters)",
+        f"licence of the model: {origin.licence or 'not stated'}; of its data: {origin.data_licence or 'not stated'}",
+    ]
+    if task.labels:
+        lines.append(f"labels: {', '.join(task.labels)}")
+    if task.pooling:
+        lines.append(f"pooling: {task.pooling}{', normalized' if task.normalize else ''}")
+    lines += [f"texts up to {manifest.tokenizer.max_length} tokens", ""]
+    for artifact_id, artifact in manifest.artifacts.items():
+        lines.append(f"{artifact_id:<14}{artifact.size / 1e6:>8.1f} MB  {_verdict(artifact_id, attested)}")
+    lines += ["", "Every file has the size and sha256 that the manifest states."]
+    return lines
+
+
+def _verdict(artifact_id: str, attested: dict[str, Any]) -> str:
+    counts: dict[str, int] = {}
+    for row in attested["rows"]:
+        if row["artifact"] == artifact_id:
+            counts[row["status"]] = counts.get(row["status"], 0) + 1
+    shown = {"passed": "passed", "failed": "FAILED", "not_checked": "NOT CHECKED"}
+    return ", ".join(f"{counts[s]} {word}" for s, word in shown.items() if s in counts) or "NOT CHECKED"

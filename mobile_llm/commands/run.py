@@ -1,0 +1,51 @@
+"""`mobile-llm run`: texts in, the answers of the bundle's task out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+HELP = "answer texts with a bundle: labels, or embeddings"
+EXTRA = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", help="the bundle's folder")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts; without any, one per line of stdin")
+    parser.add_argument("--artifact", metavar="ID", help="such as onnx/int8 (default: the bundle's)")
+    parser.add_argument("--backend", metavar="NAME", help="another runtime, such as coreml-evaluator")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime")
+
+
+def run(args: argparse.Namespace) -> int:
+    import mobile_llm
+    from mobile_llm.commands import print_json
+
+    task = mobile_llm.load(args.bundle, args.artifact, args.threads, args.backend)
+    texts = args.texts or [line.rstrip("\n") for line in sys.stdin]
+    answers = _answers(task, texts)
+    if args.json:
+        print_json({"artifact": task.engine.artifact_id, "answers": answers})
+    else:
+        for answer in answers:
+            sys.stdout.write(_line(answer) + "\n")
+    return 0
+
+
+def _answers(task: Any, texts: list[str]) -> list[dict[str, Any]]:
+    if hasattr(task, "classify"):
+        results = task.classify(texts)
+        return [
+            {"text": t, "label": r.label, "score": r.score, "scores": r.scores}
+            for t, r in zip(texts, results)
+        ]
+    return [{"text": t, "embedding": row.tolist()} for t, row in zip(texts, task.embed(texts))]
+
+
+def _line(answer: dict[str, Any]) -> str:
+    if "label" in answer:
+        return f"{answer['label']}\t{answer['score']:.3f}\t{answer['text']}"
+    vector = answer["embedding"]
+    shown = " ".join(f"{value:+.4f}" for value in vector[:6])
+    return f"[{shown} … {len(vector)} numbers]\t{answer['text']}"

@@ -1,0 +1,138 @@
+"""One opened artifact: the bundle's entry points by role, whatever the format, its static shapes and batches.
+
+One engine is one owner of native state: used by two threads at once it raises Busy.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from mobile_llm import registry
+from mobile_llm.backends import Session
+from mobile_llm.bundle import Artifact, Bundle, EntryPoint, Manifest
+from mobile_llm.errors import BackendUnavailable, Busy, InvalidInput
+
+# Axis 1 of these outputs runs along the sequence, so padding is cut off there.
+_ALONG_SEQUENCE = {"last_hidden_state"}
+
+
+class Engine:
+    """An artifact, opened once its files are checked. Use as a context manager or `close()` it."""
+
+    def __init__(self, bundle: Bundle, artifact_id: str, artifact: Artifact, session: Session) -> None:
+        self.bundle = bundle
+        self.artifact_id = artifact_id
+        self.artifact = artifact
+        self._session = session
+        self._owner = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | Path | Bundle,
+        artifact: str | None = None,
+        threads: int | None = None,
+        backend: str | None = None,
+    ) -> Engine:
+        """Open an artifact by id (`onnx/int8`), or the default one.
+
+        `backend` is by default the one named as the format. Raises ModelNotFound, InvalidInput,
+        IntegrityFailed, RuntimeTooOld, BackendUnavailable.
+        """
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        artifact_id, chosen = opened.choose(artifact)
+        opened.check_artifact(chosen)
+        try:
+            module = registry.find("mobile_llm.backends", backend or chosen.format)
+        except KeyError:
+            known = ", ".join(registry.names("mobile_llm.backends"))
+            raise BackendUnavailable(
+                f"no backend {backend or chosen.format!r}; installed are {known}"
+            ) from None
+        return cls(opened, artifact_id, chosen, module.open_session(opened.folder, chosen, threads))
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.bundle.manifest
+
+    def run(self, role: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run the entry point `role` on logical tensors (batch, sequence) and return the logical outputs.
+
+        Of several static shapes the smallest that fits is used: shorter inputs are padded with zeros (their
+        attention mask too), larger batches go in turns, and rows keep their order.
+        """
+        if not self._owner.acquire(blocking=False):
+            raise Busy("this engine is in use by another thread; open one engine per thread, or wait")
+        try:
+            wanted = {name: inputs[name] for name in self._entries(role)[0].inputs}
+            batch, length = next(iter(wanted.values())).shape
+            entry = self._smallest(role, length)
+            step = _static_batch(entry) or batch
+            parts = [
+                self._padded(entry, {n: t[i : i + step] for n, t in wanted.items()}, length)
+                for i in range(0, batch, step)
+            ]
+            return {name: np.concatenate([part[name] for part in parts]) for name in entry.outputs}
+        finally:
+            self._owner.release()
+
+    def run_entry(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run one physical entry point (of `artifact.entry_points`) on inputs no longer than its shape."""
+        return self._padded(entry, inputs, next(iter(inputs.values())).shape[1])
+
+    def close(self) -> None:
+        """Free native memory."""
+        self._session.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _entries(self, role: str) -> tuple[EntryPoint, ...]:
+        if role not in self.artifact.entry_points:
+            has = ", ".join(self.artifact.entry_points)
+            raise InvalidInput(f"{self.artifact_id} has no entry point {role!r}; it has {has}")
+        return self.artifact.entry_points[role]
+
+    def _smallest(self, role: str, length: int) -> EntryPoint:
+        fitting = [entry for entry in self._entries(role) if longest(entry) >= length]
+        if not fitting:
+            most = max(longest(entry) for entry in self._entries(role))
+            raise InvalidInput(f"{length} tokens do not fit {self.artifact_id}, which takes up to {most}")
+        return min(fitting, key=longest)
+
+    def _padded(
+        self, entry: EntryPoint, inputs: Mapping[str, np.ndarray], length: int
+    ) -> dict[str, np.ndarray]:
+        static = static_length(entry)
+        if static is not None:
+            inputs = {name: np.pad(t, ((0, 0), (0, static - length))) for name, t in inputs.items()}
+        outputs = self._session.run(entry, inputs)
+        return {name: t[:, :length] if name in _ALONG_SEQUENCE else t for name, t in outputs.items()}
+
+
+def static_length(entry: EntryPoint) -> int | None:
+    """The sequence length an entry point is fixed to; None where it is dynamic."""
+    size = next(iter(entry.inputs.values())).shape[1]
+    return size if isinstance(size, int) else None
+
+
+def longest(entry: EntryPoint) -> int:
+    """The longest sequence an entry point takes."""
+    binding = next(iter(entry.inputs.values()))
+    size = binding.shape[1]
+    return size if isinstance(size, int) else binding.range[size][1]
+
+
+def _static_batch(entry: EntryPoint) -> int | None:
+    size = next(iter(entry.inputs.values())).shape[0]
+    return size if isinstance(size, int) else None

@@ -1,0 +1,60 @@
+"""Texts to tensors, from the bundle alone: tokenizer.json and the manifest's truncation policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from mobile_llm.bundle import Bundle
+from mobile_llm.errors import IntegrityFailed, InvalidInput
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One text's ids and token types, without padding."""
+
+    ids: tuple[int, ...]
+    types: tuple[int, ...]
+
+
+class TextTokenizer:
+    """Tokenizes as the model was trained to, truncated to its limit."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        policy = bundle.manifest.tokenizer
+        try:
+            self._tokenizer = Tokenizer.from_file(str(bundle.path(TOKENIZER_FILE)))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise IntegrityFailed(
+                f"{TOKENIZER_FILE} cannot be read: {error}; fetch the bundle again"
+            ) from None
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(policy.max_length, direction=policy.truncation)
+
+    def encode(self, text: str) -> Encoded:
+        """Raises InvalidInput for what is not text."""
+        if not isinstance(text, str):
+            raise InvalidInput(f"a text should be a str, not {type(text).__name__}")
+        encoding = self._tokenizer.encode(text)
+        return Encoded(tuple(encoding.ids), tuple(encoding.type_ids))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+def stack(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
+    """int64 tensors (batch, longest sequence), padded on the right with zeros that the mask leaves out."""
+    width = max(len(item.ids) for item in encoded)
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    tensors = {name: np.zeros((len(encoded), width), np.int64) for name in names}
+    for row, item in enumerate(encoded):
+        size = len(item.ids)
+        tensors["input_ids"][row, :size] = item.ids
+        tensors["attention_mask"][row, :size] = 1
+        tensors["token_type_ids"][row, :size] = item.types
+    return tensors
