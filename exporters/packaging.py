@@ -97,9 +97,7 @@ def write_manifest(source: HuggingFaceSource, artifacts: Mapping[str, Artifact],
         tokenizer=Tokenizer(source.max_length, tokenizer_class=type(source.tokenizer).__name__),
         artifacts=artifacts,
         defaults=_defaults(artifacts),
-        files=tuple(
-            describe_file(folder, p) for p in own if p.relative_to(folder).as_posix() not in of_artifacts
-        ),
+        files=tuple(describe_file(folder, p) for p in own if p.relative_to(folder).as_posix() not in of_artifacts),
     )
     _write_json(folder / "manifest.json", to_json(manifest))
     return manifest

@@ -70,9 +70,7 @@ def _write_artifacts(
             yield artifact_id, describe_artifact(folder, artifact_id, lowered)
 
 
-def _package(
-    source: HuggingFaceSource, artifacts: dict[str, Artifact], folder: Path, watch: Watch
-) -> list[Row]:
+def _package(source: HuggingFaceSource, artifacts: dict[str, Artifact], folder: Path, watch: Watch) -> list[Row]:
     """Manifest, then comparison of what now lies in the folder, as a user would open it."""
     write_manifest(source, artifacts, folder)
     bundle = Bundle.open(folder)

@@ -9,7 +9,7 @@ Needs numpy, onnxruntime, tokenizers and jinja2; `pip install "mobile-llm[tflite
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 __version__ = "0.1.0"
 

@@ -51,9 +51,7 @@ class Engine:
             module = registry.find("mobile_llm.backends", backend or chosen.format)
         except KeyError:
             known = ", ".join(registry.names("mobile_llm.backends"))
-            raise BackendUnavailable(
-                f"no backend {backend or chosen.format!r}; installed are {known}"
-            ) from None
+            raise BackendUnavailable(f"no backend {backend or chosen.format!r}; installed are {known}") from None
         return cls(opened, artifact_id, chosen, module.open_session(opened.folder, chosen, threads))
 
     @property
@@ -110,9 +108,7 @@ class Engine:
             raise InvalidInput(f"{length} tokens do not fit {self.artifact_id}, which takes up to {most}")
         return min(fitting, key=longest)
 
-    def _padded(
-        self, entry: EntryPoint, inputs: Mapping[str, np.ndarray], length: int
-    ) -> dict[str, np.ndarray]:
+    def _padded(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
         static = static_length(entry)
         if static is not None:
             inputs = {name: np.pad(t, ((0, 0), (0, static - length))) for name, t in inputs.items()}

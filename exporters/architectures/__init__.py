@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import Any, Optional
+from typing import Any
 
 from exporters.architectures.blocks import EncoderModel, Pooling
 from mobile_llm.errors import UnsupportedModel

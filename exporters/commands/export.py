@@ -19,12 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe", default="fp32,int8", metavar="LIST", help="of fp32, fp16, int8; default: fp32,int8"
     )
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="the bundle's folder")
-    parser.add_argument(
-        "--pooling", metavar="MODE", help="mean, cls or max, instead of what modules.json says"
-    )
-    parser.add_argument(
-        "--normalize", action="store_true", help="with --pooling: scale embeddings to length 1"
-    )
+    parser.add_argument("--pooling", metavar="MODE", help="mean, cls or max, instead of what modules.json says")
+    parser.add_argument("--normalize", action="store_true", help="with --pooling: scale embeddings to length 1")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--strict", action="store_true", help="fail where something could not be checked")
 

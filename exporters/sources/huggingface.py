@@ -96,9 +96,7 @@ def _locate(model: str) -> Path:
     if folder.is_dir():
         return folder
     if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise ModelNotFound(
-            f"{model} is not a folder; pass a Hugging Face model folder or a hub id (owner/name)"
-        )
+        raise ModelNotFound(f"{model} is not a folder; pass a Hugging Face model folder or a hub id (owner/name)")
     try:
         from huggingface_hub import snapshot_download
 
@@ -144,9 +142,7 @@ def _load(folder: Path, task: str) -> Any:
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UnsupportedModel(f"transformers cannot load {folder} for {task}: {reason}") from None
-    missing = sorted(
-        key for key in info["missing_keys"] if task != "feature-extraction" or "pooler" not in key
-    )
+    missing = sorted(key for key in info["missing_keys"] if task != "feature-extraction" or "pooler" not in key)
     if missing:
         raise UnsupportedModel(
             f"{folder} has no trained weights for {task} ({missing[0]} is missing); fine-tune it first: "

@@ -106,9 +106,7 @@ class ArtifactCheck:
     def _row(self, entry: str, limit: Limit, value: float) -> Row:
         status: Status = "passed" if limit.holds(value) else "failed"
         metric = limit.metric if limit.against == "reference" else f"{limit.metric} to the twin"
-        return Row(
-            self._engine.artifact_id, entry, metric, value, limit.limit, status, limit.reason, self._where
-        )
+        return Row(self._engine.artifact_id, entry, metric, value, limit.limit, status, limit.reason, self._where)
 
     def _labels(self) -> Row:
         """Texts whose label string differs, of those whose margin is above the precision's noise."""
@@ -139,6 +137,4 @@ def _label_noise(engine: Engine) -> float:
 
 def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Outputs with one row per probe; those along the sequence have no reference and are left out."""
-    return {
-        name: np.concatenate([part[name] for part in parts]) for name in parts[0] if parts[0][name].ndim == 2
-    }
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if parts[0][name].ndim == 2}

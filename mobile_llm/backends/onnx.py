@@ -28,9 +28,7 @@ class OnnxSession:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own, unexported exception types
             reason = str(error).splitlines()[0]
-            raise IntegrityFailed(
-                f"onnxruntime {ort.__version__} cannot open {path.name}: {reason}"
-            ) from None
+            raise IntegrityFailed(f"onnxruntime {ort.__version__} cannot open {path.name}: {reason}") from None
 
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         feeds = {

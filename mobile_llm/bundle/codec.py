@@ -87,9 +87,7 @@ class _Decoder:
         _expect(isinstance(data, list), where, "a list", data)
         if kinds[-1] is not Ellipsis:
             _expect(len(data) == len(kinds), where, f"{len(kinds)} items", data)
-            return tuple(
-                self.decode(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, data))
-            )
+            return tuple(self.decode(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, data)))
         return tuple(self.decode(kinds[0], item, f"{where}[{i}]") for i, item in enumerate(data))
 
 

@@ -25,9 +25,7 @@ def inside(bundle: Path, relative: str) -> Path:
     """The path of a bundle's member. Raises IntegrityFailed where it would leave the folder, by `..`, by an
     absolute path or through a link."""
     pure = PurePosixPath(relative)
-    escapes = (
-        pure.is_absolute() or ".." in pure.parts or "\\" in relative or ":" in relative or not pure.parts
-    )
+    escapes = pure.is_absolute() or ".." in pure.parts or "\\" in relative or ":" in relative or not pure.parts
     path = bundle / pure
     if escapes or not path.resolve().is_relative_to(bundle.resolve()):
         raise IntegrityFailed(

@@ -37,13 +37,9 @@ class Bundle:
         """An artifact by id, or the best default on this machine: ONNX, then TFLite, then Core ML."""
         artifacts = self.manifest.artifacts
         if artifact_id is None:
-            artifact_id = next(
-                d for f in ("onnx", "tflite", "coreml") if (d := self.manifest.defaults.get(f))
-            )
+            artifact_id = next(d for f in ("onnx", "tflite", "coreml") if (d := self.manifest.defaults.get(f)))
         if artifact_id not in artifacts:
-            raise InvalidInput(
-                f"no artifact {artifact_id!r} in {self.folder.name}; it has {', '.join(artifacts)}"
-            )
+            raise InvalidInput(f"no artifact {artifact_id!r} in {self.folder.name}; it has {', '.join(artifacts)}")
         return artifact_id, artifacts[artifact_id]
 
     def path(self, relative: str) -> Path:

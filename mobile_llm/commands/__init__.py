@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Optional
 
 from mobile_llm import __version__, registry
 from mobile_llm.errors import Cancelled, MobileLlmError, NotEnoughMemory

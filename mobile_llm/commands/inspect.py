@@ -35,8 +35,9 @@ def _lines(bundle: Any, attested: dict[str, Any]) -> list[str]:
     manifest = bundle.manifest
     origin, task = manifest.origin, manifest.task
     lines = [
-        f"{bundle.folder.name}: {task.name}, from {origin.id} ({origin.architecture}, {origin.parameters:,} parameters)",
-        f"licence of the model: {origin.licence or 'not stated'}; of its data: {origin.data_licence or 'not stated'}",
+        f"{bundle.folder.name}: {task.name}",
+        f"from {origin.id}: {origin.architecture}, {origin.parameters:,} parameters",
+        f"licence: {origin.licence or 'not stated'}; of the data: {origin.data_licence or 'not stated'}",
     ]
     if task.labels:
         lines.append(f"labels: {', '.join(task.labels)}")

@@ -30,9 +30,7 @@ class TextTokenizer:
         try:
             self._tokenizer = Tokenizer.from_file(str(bundle.path(TOKENIZER_FILE)))
         except Exception as error:  # tokenizers raises bare Exception
-            raise IntegrityFailed(
-                f"{TOKENIZER_FILE} cannot be read: {error}; fetch the bundle again"
-            ) from None
+            raise IntegrityFailed(f"{TOKENIZER_FILE} cannot be read: {error}; fetch the bundle again") from None
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(policy.max_length, direction=policy.truncation)
 
