@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional, Union
+from typing import Any, TypeAlias
 
 import numpy as np
 
-Dimension = Union[int, str]
+Dimension: TypeAlias = "int | str"
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Tensor:
 
     name: str
     dtype: str
-    shape: Optional[tuple[Dimension, ...]]
+    shape: tuple[Dimension, ...] | None
     stored_bytes: int = 0
-    load: Optional[Callable[[], np.ndarray]] = field(default=None, repr=False)
+    load: Callable[[], np.ndarray] | None = field(default=None, repr=False)
     quantization: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -29,7 +29,7 @@ def inside(bundle: Path, relative: str) -> Path:
     path = bundle / pure
     if escapes or not path.resolve().is_relative_to(bundle.resolve()):
         raise IntegrityFailed(
-            f"{bundle.name}/manifest.json names {relative!r}, which lies outside the bundle; do not use this bundle"
+            f"{bundle.name}/manifest.json names {relative!r}, which lies outside the bundle; do not use it"
         )
     return path
 

@@ -93,5 +93,5 @@ def _translate(error: BaseException, module: ModuleType) -> MobileLlmError:
     if isinstance(error, MemoryError):
         return NotEnoughMemory("memory is exhausted; close other programs or take a smaller model")
     return MobileLlmError(
-        f"unexpected {type(error).__name__}: {error}; please report it, with MOBILE_LLM_TRACEBACK=1 set for details"
+        f"unexpected {type(error).__name__}: {error}; please report it with what MOBILE_LLM_TRACEBACK=1 shows"
     )
