@@ -105,7 +105,7 @@ def _locate(model: str) -> Path:
         )
     except Exception as error:
         raise ModelNotFound(
-            f"{model} is no folder here, and the hub does not give it ({type(error).__name__}); pass a local folder"
+            f"{model} is no folder, and the hub does not give it ({type(error).__name__}); pass a local folder"
         ) from None
 
 

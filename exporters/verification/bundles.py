@@ -28,6 +28,19 @@ def check_bundle(bundle: Bundle, golden: Golden, watch: Watch = lambda _: None) 
     return rows
 
 
+def check_again(bundle: Bundle, model: str | None, watch: Watch) -> list[Row]:
+    """Compare a finished bundle once more: with the golden references in it, or, given the model it came
+    from, with references taken anew, to which the bundled ones must be equal."""
+    for artifact in bundle.manifest.artifacts.values():
+        bundle.check_artifact(artifact)
+    golden = Golden.read(bundle.folder)
+    if model is None:
+        return check_bundle(bundle, golden, watch)
+    watch(f"asking {model} for reference answers")
+    fresh = _ask_model(bundle, model)
+    return list(compare_golden(golden, fresh)) + check_bundle(bundle, fresh, watch)
+
+
 def gate(rows: list[Row], strict: bool) -> None:
     """Raises VerificationFailed naming every row that forbids the bundle."""
     bad = failures(rows, strict)
@@ -53,6 +66,19 @@ def compare_golden(bundled: Golden, fresh: Golden) -> Iterator[Row]:
         yield Row(
             "bundle", "golden references", f"largest difference of {name}", value, 1e-4, status, reason, where
         )
+
+
+def _ask_model(bundle: Bundle, model: str) -> Golden:
+    from exporters.architectures import describe
+    from exporters.architectures.blocks import Pooling
+    from exporters.sources.huggingface import open_source
+    from exporters.spec import pooling_mode
+    from exporters.verification.golden import make_golden
+
+    task = bundle.manifest.task
+    pooling = Pooling(pooling_mode(task.pooling), bool(task.normalize)) if task.pooling else None
+    source = open_source(model, task.name, pooling)
+    return make_golden(source, describe(source.model, source.pooling), list(bundle.manifest.artifacts))
 
 
 def _tokenizer(bundle: Bundle, golden: Golden) -> Iterator[Row]:

@@ -1,0 +1,103 @@
+"""Writing an ONNX file node by node: names, constants stored once, contrib operators beside standard ones.
+
+Operator semantics: https://onnx.ai/onnx/operators and, for `com.microsoft`, onnxruntime's ContribOperators.md.
+Files stop at 2 GB (protobuf's limit); larger models would need external data, which is not written yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from mobile_llm.errors import UnsupportedModel
+
+# LayerNormalization came with opset 17; nothing here needs a newer one, and old runtimes read it.
+OPSET = 17
+CONTRIB = "com.microsoft"
+_LARGEST = 2**31 - 1
+
+
+class Graph:
+    """A graph under construction. Values are their names."""
+
+    def __init__(self, name: str) -> None:
+        self._graph = onnx.GraphProto(name=name)
+        self._constants: dict[str, np.ndarray] = {}
+        self._domains = {""}
+
+    def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
+        self._graph.input.append(helper.make_tensor_value_info(name, dtype, shape))
+        return name
+
+    def output(self, name: str, dtype: int, shape: Sequence[int | str]) -> None:
+        self._graph.output.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    def constant(self, name: str, values: np.ndarray) -> str:
+        """Store `values` under `name`; the same name again means the same constant."""
+        if name not in self._constants:
+            self._constants[name] = values
+            tensor = self._graph.initializer.add(name=name, dims=values.shape)
+            tensor.data_type = helper.np_dtype_to_tensor_dtype(values.dtype)
+            tensor.raw_data = np.ascontiguousarray(values).tobytes()
+        return name
+
+    def vector(self, *sizes: int) -> str:
+        """A constant vector of int64, such as a shape or axes."""
+        return self.constant(f"vector_{'_'.join(map(str, sizes))}", np.array(sizes, np.int64))
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        output: str = "",
+        domain: str = "",
+        **attributes: int | float | str | list[int],
+    ) -> str:
+        """Add an operator with one output, which is returned."""
+        return self.nodes(op, inputs, 1, output, domain, **attributes)[0]
+
+    def nodes(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        outputs: int,
+        output: str = "",
+        domain: str = "",
+        **attributes: int | float | str | list[int],
+    ) -> list[str]:
+        """Add an operator with several outputs, which are named after the operator and its place."""
+        self._domains.add(domain)
+        base = output or f"{op}_{len(self._graph.node)}"
+        names = [base] if outputs == 1 else [f"{base}.{i}" for i in range(outputs)]
+        node = helper.make_node(op, inputs, names, name=f"{base}/node", domain=domain, **attributes)
+        self._graph.node.append(node)
+        return names
+
+    def once(self, op: str, source: str, output: str, **attributes: int) -> str:
+        """An operator on a constant, written the first time it is asked for."""
+        if not any(output in node.output for node in self._graph.node):
+            self.node(op, [source], output, **attributes)
+        return output
+
+    def save(self, path: Path) -> None:
+        """Serialize, deterministically. Raises UnsupportedModel above 2 GB."""
+        opsets = [helper.make_opsetid("", OPSET)]
+        if CONTRIB in self._domains:
+            opsets.append(helper.make_opsetid(CONTRIB, 1))
+        model = onnx.ModelProto(ir_version=8, opset_import=opsets, producer_name="mobile_llm")
+        model.graph.CopyFrom(self._graph)
+        self._graph.Clear()
+        if model.ByteSize() > _LARGEST:
+            raise UnsupportedModel(f"{path.name} would exceed 2 GB, ONNX's limit for one file; choose int8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+FLOAT = TensorProto.FLOAT
+INT64 = TensorProto.INT64
+INT32 = TensorProto.INT32
+BOOL = TensorProto.BOOL

@@ -1,0 +1,151 @@
+"""The task itself, on a user's rows: accuracy of every artifact beside the PyTorch model's, paired row by row.
+
+For embeddings there is no label to be right about: their figure is the mean cosine to the PyTorch model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from exporters.metrics import PairedDifference, agreement, margin, paired_difference
+from exporters.progress import Watch, silent
+from exporters.sources.huggingface import HuggingFaceSource
+from exporters.verification.artifacts import CHECKERS
+from exporters.verification.reference import Reference
+from mobile_llm.bundle import Bundle
+from mobile_llm.engine import Engine
+from mobile_llm.errors import BackendUnavailable, UnsupportedModel
+from mobile_llm.tasks.encoding import TextEncoder
+from mobile_llm.tasks.tokenization import Encoded
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A row that an artifact labels unlike the PyTorch model, and how sure the model was."""
+
+    row: int
+    margin: float
+    reference: str
+    artifact: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """One artifact on the data. Beside the model: share of equal labels, and the paired difference of accuracy
+    (artifact minus model) with its 95 % interval."""
+
+    value: float
+    agreement: float | None = None
+    difference: PairedDifference | None = None
+    disagreements: tuple[Disagreement, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`reference` is the PyTorch model's own figure, None where no model was given. An artifact that could not
+    be run here has a sentence in `not_checked` instead of a score."""
+
+    metric: str
+    examples: int
+    reference: float | None
+    scores: dict[str, Score]
+    not_checked: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "metric": self.metric,
+            "examples": self.examples,
+            "reference": self.reference,
+            "artifacts": {name: score.value for name, score in self.scores.items()},
+            "not_checked": self.not_checked,
+            "details": {name: asdict(score) for name, score in self.scores.items()},
+        }
+
+
+def evaluate_labels(
+    bundle: Bundle,
+    artifact_ids: Sequence[str],
+    texts: Sequence[str],
+    targets: np.ndarray,
+    source: HuggingFaceSource | None,
+    watch: Watch = silent,
+) -> Evaluation:
+    """Accuracy over texts whose right label is `targets` (texts,), indices into the bundle's labels."""
+    watch("the PyTorch model") if source else None
+    reference = _model_outputs(source, texts)["logits"] if source else None
+    labels = bundle.manifest.task.labels
+
+    def score(logits: np.ndarray) -> Score:
+        right = logits.argmax(-1) == targets
+        if reference is None:
+            return Score(float(right.mean()))
+        difference = paired_difference(right, reference.argmax(-1) == targets)
+        return Score(
+            float(right.mean()), agreement(logits, reference), difference, _unlike(logits, reference, labels)
+        )
+
+    scores, missing = _run_all(bundle, artifact_ids, texts, "logits", score, watch)
+    own = float((reference.argmax(-1) == targets).mean()) if reference is not None else None
+    return Evaluation("accuracy", len(texts), own, scores, missing)
+
+
+def evaluate_embeddings(
+    bundle: Bundle,
+    artifact_ids: Sequence[str],
+    texts: Sequence[str],
+    source: HuggingFaceSource,
+    watch: Watch = silent,
+) -> Evaluation:
+    """Mean cosine of every text's embedding to the PyTorch model's."""
+    watch("the PyTorch model")
+    expected = _model_outputs(source, texts)["sentence_embedding"]
+    norms = np.linalg.norm(expected, axis=-1)
+
+    def score(vectors: np.ndarray) -> Score:
+        return Score(float(((vectors * expected).sum(-1) / (np.linalg.norm(vectors, axis=-1) * norms)).mean()))
+
+    scores, missing = _run_all(bundle, artifact_ids, texts, "sentence_embedding", score, watch)
+    return Evaluation("mean cosine", len(texts), 1.0, scores, missing)
+
+
+def _run_all(
+    bundle: Bundle,
+    artifact_ids: Sequence[str],
+    texts: Sequence[str],
+    output: str,
+    score: Callable[[np.ndarray], Score],
+    watch: Watch,
+) -> tuple[dict[str, Score], dict[str, str]]:
+    scores: dict[str, Score] = {}
+    missing: dict[str, str] = {}
+    for artifact_id in artifact_ids:
+        watch(artifact_id)
+        backend = CHECKERS[bundle.manifest.artifacts[artifact_id].format][0][0]
+        try:
+            with Engine.open(bundle, artifact_id, threads=2, backend=backend) as engine:
+                scores[artifact_id] = score(TextEncoder(engine).encode(texts, output))
+        except (UnsupportedModel, BackendUnavailable) as error:
+            missing[artifact_id] = str(error)
+    return scores, missing
+
+
+def _model_outputs(source: HuggingFaceSource, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    tokenizer = source.tokenizer
+    encoded = []
+    for text in texts:
+        found = tokenizer(text, truncation=True, max_length=source.max_length, return_token_type_ids=True)
+        encoded.append(Encoded(tuple(found["input_ids"]), tuple(found["token_type_ids"])))
+    return Reference(source).outputs(encoded)
+
+
+def _unlike(logits: np.ndarray, reference: np.ndarray, labels: Sequence[str]) -> tuple[Disagreement, ...]:
+    own, other = logits.argmax(-1), reference.argmax(-1)
+    margins = margin(reference)
+    return tuple(
+        Disagreement(int(i), float(margins[i]), labels[other[i]], labels[own[i]])
+        for i in np.flatnonzero(own != other)
+    )
