@@ -1,0 +1,41 @@
+"""TFLite artifacts (LiteRT). Shapes are static: one signature per length, `encode_32`, `encode_64`, …, that
+share their weights; the batch is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporters.architectures.blocks import EncoderModel, Pooling
+from exporters.architectures.encoder import build_encoder
+from exporters.formats.lowered import Lowered, static_lengths
+from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
+
+PRECISIONS = ("fp32", "fp16", "int8")
+# GELU with exact erf and per-channel dynamic int8 came with TensorFlow 2.17's runtime.
+_MINIMUM = {"tflite": "2.17", "android": "6.0", "ios": "12.0"}
+
+
+def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
+    """Write `model` as `bundle/tflite/PRECISION.tflite`."""
+    from exporters.formats.tflite.encoder import TfliteEncoderBuilder
+    from exporters.formats.tflite.flatbuffer import Model, Subgraph
+
+    file = Model()
+    lengths = static_lengths(model.max_length)
+    for length in lengths:
+        graph = Subgraph(file, f"encode_{length}")
+        build_encoder(model, TfliteEncoderBuilder(graph, length))
+        graph.finish()
+    path = f"tflite/{precision}.tflite"
+    file.save(bundle / path)
+    return Lowered(path, {"encode": tuple(_entry(model, length) for length in lengths)}, _MINIMUM)
+
+
+def _entry(model: EncoderModel, length: int) -> EntryPoint:
+    inputs = {name: TensorBinding(name, "int32", (1, length)) for name in model.inputs}
+    if isinstance(model.head, Pooling):
+        outputs = {"sentence_embedding": TensorBinding("sentence_embedding", "float32", (1, model.hidden))}
+    else:
+        labels = model.head.output.weight.shape[0]
+        outputs = {"logits": TensorBinding("logits", "float32", (1, labels))}
+    return EntryPoint(inputs, outputs, signature=f"encode_{length}")

@@ -1,0 +1,205 @@
+"""Writing a .tflite file operator by operator, through the schema's own generated classes.
+
+Buffers are shared between subgraphs, so several static shapes cost one set of weights. Operator versions and
+options follow tensorflow/compiler/mlir/lite/schema/schema.fbs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from exporters.architectures.weights import Quantized
+from mobile_llm.errors import UnsupportedModel
+
+Ops = schema.BuiltinOperator
+Options = schema.BuiltinOptions
+Types = schema.TensorType
+
+_TYPES = {
+    np.dtype("float32"): Types.FLOAT32,
+    np.dtype("float16"): Types.FLOAT16,
+    np.dtype("int32"): Types.INT32,
+    np.dtype("int8"): Types.INT8,
+}
+_LARGEST = 2**31 - 1
+
+
+class Model:
+    """A file under construction: operator codes, buffers and subgraphs."""
+
+    def __init__(self) -> None:
+        self._model = schema.ModelT()
+        self._model.version = 3
+        self._model.description = "mobile_llm"
+        self._model.operatorCodes = []
+        self._model.subgraphs = []
+        self._model.signatureDefs = []
+        self._model.buffers = [schema.BufferT()]  # buffer 0 means "no contents"
+        self._codes: dict[tuple[int, int], int] = {}
+        self._buffers: dict[str, int] = {}
+        self._scales: dict[str, _SharedQuantization] = {}
+
+    def buffer(self, name: str, values: np.ndarray) -> int:
+        """Index of the buffer with these contents; the same name is stored once."""
+        if name not in self._buffers:
+            buffer = schema.BufferT()
+            buffer.data = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
+            self._buffers[name] = len(self._model.buffers)
+            self._model.buffers.append(buffer)
+        return self._buffers[name]
+
+    def per_channel(self, name: str, weight: Quantized) -> Any:
+        """The scales of an integer matrix, shared by the subgraphs that use it."""
+        if name not in self._scales:
+            self._scales[name] = _SharedQuantization(weight.scale[:, 0])
+        return self._scales[name]
+
+    def operator(self, op: int, version: int) -> int:
+        """Index of an operator code."""
+        key = (op, version)
+        if key not in self._codes:
+            code = schema.OperatorCodeT()
+            code.builtinCode, code.version = op, version
+            code.deprecatedBuiltinCode = min(op, 127)
+            self._codes[key] = len(self._model.operatorCodes)
+            self._model.operatorCodes.append(code)
+        return self._codes[key]
+
+    def add(self, subgraph: Any, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+        """Append a finished subgraph with a signature of its own name."""
+        signature = schema.SignatureDefT()
+        signature.signatureKey = subgraph.name
+        signature.subgraphIndex = len(self._model.subgraphs)
+        signature.inputs = [_named(name, index) for name, index in inputs.items()]
+        signature.outputs = [_named(name, index) for name, index in outputs.items()]
+        self._model.subgraphs.append(subgraph)
+        self._model.signatureDefs.append(signature)
+
+    def save(self, path: Path) -> None:
+        """Serialize. Raises UnsupportedModel above 2 GB, what offsets of a flatbuffer reach."""
+        size = sum(len(b.data) for b in self._model.buffers if b.data is not None)
+        if size > _LARGEST - (1 << 24):
+            raise UnsupportedModel(f"{path.name} would exceed 2 GB, the limit of a .tflite file; choose int8")
+        builder = flatbuffers.Builder(size + (1 << 22))
+        builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(memoryview(builder.Bytes)[builder.Head() :])
+
+
+class Subgraph:
+    """One static shape. Tensors are their indices; `shape(tensor)` gives their sizes."""
+
+    def __init__(self, model: Model, name: str) -> None:
+        self.model = model
+        self.name = name
+        self._graph = schema.SubGraphT()
+        self._graph.name = name
+        self._graph.tensors, self._graph.operators = [], []
+        self._inputs: dict[str, int] = {}
+        self._outputs: dict[str, int] = {}
+        self._constants: dict[str, int] = {}
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        return tuple(int(size) for size in self._graph.tensors[tensor].shape)
+
+    def tensor(self, name: str, shape: Sequence[int], dtype: int = Types.FLOAT32, buffer: int = 0) -> int:
+        tensor = schema.TensorT()
+        tensor.name, tensor.type, tensor.buffer, tensor.hasRank = name, dtype, buffer, True
+        tensor.shape = np.array(shape, np.int32)
+        self._graph.tensors.append(tensor)
+        return len(self._graph.tensors) - 1
+
+    def input(self, name: str, shape: Sequence[int]) -> int:
+        """An int32 input of the signature."""
+        self._inputs[name] = self.tensor(f"{self.name}_{name}", shape, Types.INT32)
+        return self._inputs[name]
+
+    def output(self, name: str, tensor: int) -> None:
+        self._outputs[name] = tensor
+
+    def constant(self, name: str, values: np.ndarray) -> int:
+        """A constant; the same name is the same tensor."""
+        if name not in self._constants:
+            buffer = self.model.buffer(name, values)
+            self._constants[name] = self.tensor(name, values.shape, _TYPES[values.dtype], buffer)
+        return self._constants[name]
+
+    def integers(self, name: str, weight: Quantized) -> int:
+        """An int8 matrix with one scale per row."""
+        if name not in self._constants:
+            index = self.constant(name, weight.integers)
+            self._graph.tensors[index].quantization = self.model.per_channel(name, weight)
+        return self._constants[name]
+
+    def ints(self, *values: int) -> int:
+        """A constant int32 vector."""
+        return self.constant(f"ints_{'_'.join(map(str, values))}", np.array(values, np.int32))
+
+    def number(self, value: float) -> int:
+        """A constant float32 scalar."""
+        return self.constant(f"number_{value!r}", np.array(value, np.float32))
+
+    def op(
+        self,
+        op: int,
+        inputs: Sequence[int],
+        shape: Sequence[int],
+        options: Any = None,
+        version: int = 1,
+        dtype: int = Types.FLOAT32,
+    ) -> int:
+        """Add an operator with one output; its options' class names their kind."""
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self.model.operator(op, version)
+        result = self.tensor(f"{self.name}_{len(self._graph.operators)}", shape, dtype)
+        operator.inputs = np.array(inputs, np.int32)
+        operator.outputs = np.array([result], np.int32)
+        if options is not None:
+            operator.builtinOptionsType = getattr(Options, type(options).__name__.removesuffix("T"))
+            operator.builtinOptions = options
+        self._graph.operators.append(operator)
+        return result
+
+    def finish(self) -> None:
+        """Hand the subgraph to the model."""
+        self._graph.inputs = np.array(list(self._inputs.values()), np.int32)
+        self._graph.outputs = np.array(list(self._outputs.values()), np.int32)
+        self.model.add(self._graph, self._inputs, self._outputs)
+
+
+class _SharedQuantization(schema.QuantizationParametersT):
+    """Symmetric scales per row, packed once however many tensors refer to them."""
+
+    def __init__(self, scale: np.ndarray) -> None:
+        super().__init__()
+        self.scale = scale
+        self.zeroPoint = np.zeros(len(scale), np.int64)
+        self.quantizedDimension = 0
+        self._packed: tuple[Any, int] | None = None
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802 - overrides the generated class
+        if self._packed is None or self._packed[0] is not builder:
+            self._packed = (builder, super().Pack(builder))
+        return self._packed[1]
+
+
+def options(kind: str, **values: Any) -> Any:
+    """An options table of the schema, such as `options("FullyConnected", keepNumDims=True)`."""
+    table = getattr(schema, f"{kind}OptionsT")()
+    for name, value in values.items():
+        if not hasattr(table, name):
+            raise AttributeError(f"{kind}Options has no {name}")
+        setattr(table, name, value)
+    return table
+
+
+def _named(name: str, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, index
+    return entry

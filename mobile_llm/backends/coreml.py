@@ -1,0 +1,45 @@
+"""Core ML artifacts on Apple systems, through coremltools. Nowhere else does Core ML exist: off a Mac these
+artifacts are compared by our own evaluator of MIL programs (backend `coreml-evaluator`, part of the exporter).
+
+Not run in our tests, which have no Mac: only the refusal elsewhere is.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobile_llm.bundle.integrity import inside
+from mobile_llm.bundle.manifest import Artifact, EntryPoint
+from mobile_llm.errors import BackendUnavailable
+
+
+class CoreMlSession:
+    """A compiled `MLModel`; `threads` do not apply, the system chooses the compute unit."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        feeds = {b.name: np.ascontiguousarray(inputs[role], b.dtype) for role, b in entry.inputs.items()}
+        results = self._model.predict(feeds)
+        return {role: results[binding.name] for role, binding in entry.outputs.items()}
+
+    def close(self) -> None:
+        self._model = None
+
+
+def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> CoreMlSession:
+    if platform.system() != "Darwin":
+        raise BackendUnavailable(
+            "Core ML runs on Apple systems only; choose an ONNX or TFLite artifact, or the backend coreml-evaluator"
+        )
+    try:
+        import coremltools
+    except ImportError:
+        raise BackendUnavailable('Core ML needs coremltools: pip install "mobile-llm[coreml]"') from None
+    return CoreMlSession(coremltools.models.MLModel(str(inside(bundle, artifact.path))))
