@@ -1,0 +1,65 @@
+"""Core ML artifacts: ML programs for iOS 16 and later, any length up to the model's limit, a batch of one.
+
+fp32 computes in float32; fp16 and int8 in float16, which the GPU and the Neural Engine want. int8 keeps our
+integers in `constexpr_affine_dequantize`, which iOS 16 brought and so sets the minimum.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from exporters.architectures.blocks import EncoderModel, Pooling
+from exporters.architectures.encoder import build_encoder
+from exporters.formats.lowered import Lowered
+from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
+
+PRECISIONS = ("fp32", "fp16", "int8")
+_MINIMUM = {"coreml": "6", "ios": "16.0", "macos": "13.0"}
+_DEFAULT_LENGTH = 128
+
+
+def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
+    """Write `model` as `bundle/coreml/PRECISION.mlpackage`."""
+    import coremltools as ct
+
+    from exporters.formats.coreml.package import save_package
+
+    path = f"coreml/{precision}.mlpackage"
+    save_package(_program(model, precision), ct.target.iOS16, bundle / path)
+    return Lowered(path, {"encode": (_entry(model),)}, _MINIMUM)
+
+
+def _program(model: EncoderModel, precision: str) -> Any:
+    import coremltools as ct
+    import numpy as np
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil.mil import Function, Program, get_new_symbol, types
+
+    from exporters.formats.coreml.encoder import MilEncoderBuilder
+
+    length = get_new_symbol()
+    inputs = {name: mb.placeholder((1, length), types.int32) for name in model.inputs}
+    with Function(inputs, opset_version=ct.target.iOS16) as function:
+        dtype = np.float32 if precision == "fp32" else np.float16
+        builder = MilEncoderBuilder(function.inputs, dtype)
+        build_encoder(model, builder)
+        function.set_outputs(list(builder.outputs.values()))
+    lengths = ct.RangeDim(1, model.max_length, default=min(_DEFAULT_LENGTH, model.max_length))
+    function.set_input_types(
+        tuple(ct.TensorType(name, shape=(1, lengths), dtype=np.int32) for name in model.inputs)
+    )
+    program = Program()
+    program.add_function("main", function)
+    return program
+
+
+def _entry(model: EncoderModel) -> EntryPoint:
+    lengths = {"sequence": (1, model.max_length)}
+    inputs = {name: TensorBinding(name, "int32", (1, "sequence"), lengths) for name in model.inputs}
+    if isinstance(model.head, Pooling):
+        outputs = {"sentence_embedding": TensorBinding("sentence_embedding", "float32", (1, model.hidden))}
+    else:
+        labels = model.head.output.weight.shape[0]
+        outputs = {"logits": TensorBinding("logits", "float32", (1, labels))}
+    return EntryPoint(inputs, outputs)

@@ -1,0 +1,68 @@
+"""From a MIL program to an .mlpackage whose bytes depend on its contents alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import coremltools as ct
+
+_IDS = uuid.UUID("6f1c0f4e-6d0b-5b6e-9a2e-6d6f62696c65")  # a namespace of our own
+
+
+def save_package(program: Any, target: Any, path: Path) -> None:
+    """Convert without optimization passes (the program is already what it should be) and save."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _quiet(), tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        package = Path(scratch) / path.name
+        ct.convert(
+            program,
+            source="milinternal",
+            convert_to="mlprogram",
+            minimum_deployment_target=target,
+            pass_pipeline=ct.PassPipeline.EMPTY,
+            skip_model_load=True,
+            package_dir=str(package),
+        )
+        _make_deterministic(package)
+        shutil.move(package, path)
+
+
+def _make_deterministic(package: Path) -> None:
+    """Maps in the specification are sorted, and items get ids made from their names instead of random ones."""
+    specification = next(package.glob("Data/*/model.mlmodel"))
+    spec = ct.proto.Model_pb2.Model()
+    spec.ParseFromString(specification.read_bytes())
+    specification.write_bytes(spec.SerializeToString(deterministic=True))
+    manifest = json.loads((package / "Manifest.json").read_text(encoding="utf-8"))
+    items = manifest["itemInfoEntries"]
+    renamed = {old: str(uuid.uuid5(_IDS, entry["path"])).upper() for old, entry in items.items()}
+    manifest["itemInfoEntries"] = {renamed[old]: entry for old, entry in sorted(items.items(), key=_path)}
+    manifest["rootModelIdentifier"] = renamed[manifest["rootModelIdentifier"]]
+    text = json.dumps(manifest, indent=4, sort_keys=True)
+    (package / "Manifest.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _path(item: tuple[str, dict[str, str]]) -> str:
+    return item[1]["path"]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """coremltools' progress bars and remarks about versions it was not tested with; errors still raise."""
+    import tqdm
+
+    log = logging.getLogger("coremltools")
+    level, disabled = log.level, tqdm.tqdm.__init__.__kwdefaults__
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
