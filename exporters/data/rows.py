@@ -1,0 +1,100 @@
+"""Rows of a CSV or JSONL file, in UTF-8, each with its place in the file for messages.
+
+CSV: comma-separated, with a header, quoted as in RFC 4180. JSONL: one object per line. Blank lines are skipped
+and not counted; row 1 is the first row of data. Not covered: compressed files, other separators, JSON arrays.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from mobile_llm.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Row:
+    """`place` names the file, row and line; `values` are by column, strings where they come from CSV."""
+
+    place: str
+    values: Mapping[str, object]
+
+
+def read_rows(path: Path, name: str) -> Iterator[Row]:
+    """The rows of `path`, which messages call `name`. Raises InvalidInput at the first that cannot be read."""
+    if not path.is_file():
+        raise InvalidInput(f"{name} is not a file; pass a .csv or .jsonl file, or package:NAME/PATH")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InvalidInput(f"{name} is neither .csv nor .jsonl; convert it to one of them")
+    # Bytes that are no UTF-8 pass as lone surrogates, so that the row they stand in can be named.
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        yield from reader(file, name)
+
+
+def _read_csv(file: TextIO, name: str) -> Iterator[Row]:
+    records = _csv_records(file, name)
+    _, header = next(records, ("", []))
+    for place, fields in records:
+        if len(fields) != len(header):
+            raise InvalidInput(
+                f"{place} has {len(fields)} fields where the header has {len(header)}; "
+                "put quotes around texts that hold commas"
+            )
+        yield Row(place, dict(zip(header, fields)))
+
+
+def _csv_records(file: TextIO, name: str) -> Iterator[tuple[str, list[str]]]:
+    """The header, then each row: its place and fields."""
+    reader = csv.reader(file, strict=True)
+    number = 0
+    place = f"{name} header"
+    try:
+        for fields in reader:
+            if not fields:
+                continue
+            if number:
+                place = f"{name} row {number} (line {reader.line_num})"
+            _refuse_other_encodings("".join(fields), place)
+            yield place, fields
+            number += 1
+    except csv.Error as error:
+        raise InvalidInput(f"{name} line {reader.line_num} is not proper CSV ({error}); correct it") from None
+
+
+def _read_jsonl(file: TextIO, name: str) -> Iterator[Row]:
+    number = 0
+    for line_number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        number += 1
+        place = f"{name} row {number} (line {line_number})"
+        _refuse_other_encodings(line, place)
+        yield Row(place, _json_object(line, place))
+
+
+def _json_object(line: str, place: str) -> dict[str, object]:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = str(error).split(":")[0]
+        raise InvalidInput(f"{place} is not valid JSON ({reason}); write one object per line") from None
+    if not isinstance(values, dict):
+        raise InvalidInput(f'{place} is not a JSON object; write {{"text": …, "label": …}}')
+    for value in values.values():
+        _refuse_other_encodings(str(value), place)
+    return values
+
+
+def _refuse_other_encodings(text: str, place: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{place} is not UTF-8; save the file in that encoding") from None
+
+
+_READERS = {".csv": _read_csv, ".jsonl": _read_jsonl}
