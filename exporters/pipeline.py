@@ -15,7 +15,7 @@ from exporters.architectures import describe
 from exporters.architectures.blocks import EncoderModel
 from exporters.packaging import copy_source_files, describe_artifact, write_manifest, write_verification
 from exporters.progress import Watch, silent
-from exporters.quantization.recipes import RECIPES
+from exporters.quantization.recipes import RECIPES, as_stored
 from exporters.sources.huggingface import HuggingFaceSource, open_source
 from exporters.spec import ExportSpec
 from exporters.staging import refuse_taken, staged_folder
@@ -66,7 +66,7 @@ def _write_artifacts(
         for artifact_id in ids:
             watch(f"writing {artifact_id}")
             writer = import_module(f"exporters.formats.{artifact_id.split('/')[0]}")
-            lowered = writer.lower(quantized, recipe, folder)
+            lowered = writer.lower(as_stored(artifact_id, quantized), recipe, folder)
             yield artifact_id, describe_artifact(folder, artifact_id, lowered)
 
 

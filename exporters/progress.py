@@ -6,9 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Watch = Callable[[str], None]
+Meter = Callable[[str, int, int], None]
 
 
 def silent(_: str) -> None:
+    """Shows nothing."""
+
+
+def no_meter(_: str, done: int, total: int) -> None:
     """Shows nothing."""
 
 
@@ -31,3 +36,29 @@ def shown() -> Iterator[Watch]:
         yield watch
         if current is not None:
             progress.update(current, completed=1)
+
+
+@contextmanager
+def metered() -> Iterator[Meter]:
+    """A bar with what is done of the whole, and the time that is left."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("preparing", total=None)
+
+        def meter(step: str, done: int, total: int) -> None:
+            progress.update(task, description=step, completed=done, total=total)
+
+        yield meter

@@ -39,9 +39,7 @@ class Dataset:
         else:
             self._refuse_unknown(names)
             positions = [names.index(name) for name in self.label_names]
-        return replace(
-            self, labels=tuple(positions[label] for label in self.labels), label_names=tuple(names)
-        )
+        return replace(self, labels=tuple(positions[label] for label in self.labels), label_names=tuple(names))
 
     def renamed(self, names: Mapping[str, str]) -> Dataset:
         """The same rows with other strings for labels. Raises InvalidInput unless `names` has one for each."""

@@ -42,10 +42,10 @@ def to_int8(model: EncoderModel) -> EncoderModel:
 
 
 def to_float16(model: EncoderModel) -> EncoderModel:
-    """The same blocks with every weight stored in float16."""
+    """The same blocks with every weight that is not integers stored in float16."""
 
     def change(block: Any) -> Any:
-        if isinstance(block, Weight):
+        if isinstance(block, Weight) and not block.quantized:
             return Weight(block.name, block.float32().astype(np.float16))
         return block
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from exporters.architectures.blocks import EncoderModel
-from exporters.quantization.activations import Rounding, per_row, per_tensor
 from exporters.quantization.integers import to_float16, to_int8
 
 Recipe = Callable[[EncoderModel], EncoderModel]
@@ -20,10 +19,10 @@ def _unchanged(model: EncoderModel) -> EncoderModel:
 
 RECIPES: Mapping[str, Recipe] = {"fp32": _unchanged, "fp16": to_float16, "int8": to_int8}
 
-# How each artifact's kernels round a linear layer's input; what is not listed keeps it in float.
-_ROUNDING: Mapping[str, Rounding] = {"onnx/int8": per_tensor, "tflite/int8": per_row}
+# Integers are the same everywhere; what stays in floating point is float16 where the arithmetic is.
+_FLOAT16_BESIDE_INTEGERS = {"coreml/int8"}
 
 
-def activation_rounding(artifact_id: str) -> Rounding | None:
-    """The rounding an artifact's twin has to do, None where activations stay in float."""
-    return _ROUNDING.get(artifact_id)
+def as_stored(artifact_id: str, quantized: EncoderModel) -> EncoderModel:
+    """The blocks of a recipe exactly as an artifact holds them."""
+    return to_float16(quantized) if artifact_id in _FLOAT16_BESIDE_INTEGERS else quantized

@@ -51,10 +51,7 @@ class HuggingFaceSource:
     @cached_property
     def tokenizer(self) -> Any:
         """The reference tokenizer, by transformers."""
-        from transformers import AutoTokenizer
-
-        with quiet():
-            return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        return load_tokenizer(self.folder)
 
     @property
     def max_length(self) -> int:
@@ -70,7 +67,7 @@ class HuggingFaceSource:
 
     @property
     def licence(self) -> str | None:
-        return _front_matter(self.folder / "README.md", "license")
+        return licence_of(self.folder)
 
     @property
     def weights_sha256(self) -> str:
@@ -84,11 +81,30 @@ def open_source(model: str, task: str, pooling: Pooling | None = None) -> Huggin
 
     Raises ModelNotFound for what is missing, UnsupportedModel for what this version cannot take.
     """
-    folder = _locate(model)
-    _require_files(folder)
+    folder = find_folder(model)
     if task == "feature-extraction":
         pooling = pooling or _read_pooling(folder)
     return HuggingFaceSource(folder.absolute(), _model_id(model, folder), task, _load(folder, task), pooling)
+
+
+def find_folder(model: str) -> Path:
+    """The folder of a model (downloaded, for a hub id) with all it needs. Raises ModelNotFound."""
+    folder = _locate(model)
+    _require_files(folder)
+    return folder
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer as transformers has it."""
+    from transformers import AutoTokenizer
+
+    with quiet():
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def licence_of(folder: Path) -> str | None:
+    """What the model card states."""
+    return _front_matter(folder / "README.md", "license")
 
 
 def _locate(model: str) -> Path:
@@ -110,6 +126,8 @@ def _locate(model: str) -> Path:
 
 
 def _require_files(folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file():
+        raise ModelNotFound(f"{folder} holds an adapter without its model; fine-tune with --merge")
     if not (folder / "config.json").is_file():
         raise ModelNotFound(f"{folder} has no config.json; pass a Hugging Face model folder")
     if not _weight_files(folder):

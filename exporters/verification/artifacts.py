@@ -14,7 +14,7 @@ from exporters.verification.rows import Row, Status, here, not_checked
 from mobile_llm.bundle import Bundle, EntryPoint
 from mobile_llm.bundle.golden import Golden
 from mobile_llm.engine import Engine, longest, static_length
-from mobile_llm.errors import BackendUnavailable, UnsupportedModel
+from mobile_llm.errors import BackendUnavailable, UnsupportedModel, VerificationFailed
 from mobile_llm.tasks.text_classification import TextClassifier
 from mobile_llm.tasks.tokenization import Encoded, stack
 
@@ -42,6 +42,8 @@ def _check_in(bundle: Bundle, artifact_id: str, golden: Golden, backend: str, pa
             yield from ArtifactCheck(engine, golden, here(f"{backend} ({package} {version(package)})")).rows()
     except (UnsupportedModel, BackendUnavailable, PackageNotFoundError) as error:
         yield not_checked(artifact_id, "encode", f"parity in {backend}", str(error))
+    except VerificationFailed as error:
+        yield Row(artifact_id, "encode", f"parity in {backend}", None, None, "failed", str(error), here(backend))
 
 
 def _installed(package: str) -> bool:

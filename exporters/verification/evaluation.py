@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from exporters.architectures.blocks import Pooling
+from exporters.data import load_dataset, load_texts
 from exporters.metrics import PairedDifference, agreement, margin, paired_difference
 from exporters.progress import Watch, silent
-from exporters.sources.huggingface import HuggingFaceSource
+from exporters.sources.huggingface import HuggingFaceSource, open_source
+from exporters.spec import pooling_mode
 from exporters.verification.artifacts import CHECKERS
 from exporters.verification.reference import Reference
 from mobile_llm.bundle import Bundle
 from mobile_llm.engine import Engine
-from mobile_llm.errors import BackendUnavailable, UnsupportedModel
+from mobile_llm.errors import BackendUnavailable, InvalidSpec, UnsupportedModel, VerificationFailed
 from mobile_llm.tasks.encoding import TextEncoder
 from mobile_llm.tasks.tokenization import Encoded
 
@@ -66,6 +69,41 @@ class Evaluation:
         }
 
 
+def evaluate(
+    bundle: Bundle,
+    data: str,
+    model: str | None = None,
+    artifact_ids: Sequence[str] = (),
+    watch: Watch = silent,
+    text_column: str = "text",
+    label_column: str = "label",
+) -> Evaluation:
+    """Measure artifacts (all of them, where none is named) on `data`, a file or a `package:` source.
+
+    Raises InvalidInput for rows that cannot be used and for artifacts the bundle lacks, InvalidSpec where
+    embeddings are to be compared and no model is given.
+    """
+    chosen = [bundle.choose(name)[0] for name in artifact_ids] or list(bundle.manifest.artifacts)
+    for artifact_id in chosen:
+        bundle.check_artifact(bundle.manifest.artifacts[artifact_id])
+    task = bundle.manifest.task
+    if task.name == "text-classification":
+        rows = load_dataset(data, text_column, label_column).with_label_names(task.labels)
+        source = _open(bundle, model, watch) if model else None
+        return evaluate_labels(bundle, chosen, rows.texts, np.array(rows.labels), source, watch)
+    if model is None:
+        raise InvalidSpec("embeddings have no label to be right about; pass --model DIR to compare them with it")
+    texts = load_texts(data, text_column)
+    return evaluate_embeddings(bundle, chosen, texts, _open(bundle, model, watch), watch)
+
+
+def _open(bundle: Bundle, model: str, watch: Watch) -> HuggingFaceSource:
+    watch(f"loading {model}")
+    task = bundle.manifest.task
+    pooling = Pooling(pooling_mode(task.pooling), bool(task.normalize)) if task.pooling else None
+    return open_source(model, task.name, pooling)
+
+
 def evaluate_labels(
     bundle: Bundle,
     artifact_ids: Sequence[str],
@@ -75,7 +113,8 @@ def evaluate_labels(
     watch: Watch = silent,
 ) -> Evaluation:
     """Accuracy over texts whose right label is `targets` (texts,), indices into the bundle's labels."""
-    watch("the PyTorch model") if source else None
+    if source:
+        watch("the PyTorch model")
     reference = _model_outputs(source, texts)["logits"] if source else None
     labels = bundle.manifest.task.labels
 
@@ -128,7 +167,7 @@ def _run_all(
         try:
             with Engine.open(bundle, artifact_id, threads=2, backend=backend) as engine:
                 scores[artifact_id] = score(TextEncoder(engine).encode(texts, output))
-        except (UnsupportedModel, BackendUnavailable) as error:
+        except (UnsupportedModel, BackendUnavailable, VerificationFailed) as error:
             missing[artifact_id] = str(error)
     return scores, missing
 

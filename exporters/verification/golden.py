@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from exporters.architectures.blocks import EncoderModel
-from exporters.quantization.activations import Rounding
-from exporters.quantization.recipes import RECIPES, activation_rounding
+from exporters.quantization.recipes import RECIPES, as_stored
 from exporters.sources.huggingface import HuggingFaceSource
 from exporters.verification.probes import golden_texts, random_sequences
 from exporters.verification.reference import Reference
@@ -25,16 +24,12 @@ def make_golden(source: HuggingFaceSource, model: EncoderModel, artifact_ids: Se
     reference = Reference(source)
     plain = reference.outputs(probes)
     outputs = {f"reference/{name}": array for name, array in plain.items()}
-    done: dict[tuple[str, Rounding | None], Mapping[str, np.ndarray]] = {}
     for artifact_id in artifact_ids:
-        recipe = artifact_id.split("/")[1]
-        if recipe == "fp32":
-            continue
-        kind = (recipe, activation_rounding(artifact_id))
-        if kind not in done:
-            with reference.twin(RECIPES[recipe](model), kind[1]) as twin:
-                done[kind] = twin.outputs(probes)
-        outputs |= {f"{artifact_id}/{name}": array for name, array in done[kind].items()}
+        recipe = RECIPES[artifact_id.split("/")[1]]
+        stored = as_stored(artifact_id, recipe(model))
+        if stored is not model:
+            with reference.twin(stored) as twin:
+                outputs |= {f"{artifact_id}/{name}": array for name, array in twin.outputs(probes).items()}
     return Golden(GoldenInputs(_labelled(texts, source, plain), sequences), outputs)
 
 

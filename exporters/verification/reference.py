@@ -1,8 +1,7 @@
 """The PyTorch model's own answers: as it came in, and as a twin that holds an artifact's weights.
 
-A twin has the dequantized weights in its layers and, where a format quantizes activations too, the same
-rounding of each linear layer's input. Comparing an artifact with its twin isolates errors of conversion from
-the loss of quantization, so the limits can be narrow.
+A twin has an artifact's dequantized weights in its layers. Comparing the two isolates errors of conversion from the
+loss of quantization, so the limits can be narrow.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from exporters.architectures.blocks import EncoderModel, Pooling, weights_of
-from exporters.quantization.activations import Rounding
 from exporters.sources.huggingface import HuggingFaceSource
 from mobile_llm.tasks.tokenization import Encoded, stack
 
@@ -34,14 +32,11 @@ class Reference:
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
     @contextmanager
-    def twin(self, model: EncoderModel, activations: Rounding | None) -> Iterator[Reference]:
-        """While the block runs, the PyTorch model holds the weights of `model` and rounds activations."""
+    def twin(self, model: EncoderModel) -> Iterator[Reference]:
+        """While the block runs, the PyTorch model holds the weights of `model`."""
         with ExitStack() as undo:
             for name, weight in weights_of(model).items():
                 undo.enter_context(_replaced(self._source.model.get_parameter(name), weight.float32()))
-            if activations:
-                for module in _linear_layers(self._source.model):
-                    undo.callback(_rounding(module, activations).remove)
             yield self
 
     def _one(self, item: Encoded) -> dict[str, np.ndarray]:
@@ -67,16 +62,6 @@ def pool(hidden: Any, mask: Any, pooling: Pooling) -> Any:
     else:
         vector = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
     return torch.nn.functional.normalize(vector, dim=-1) if pooling.normalize else vector
-
-
-def _linear_layers(model: Any) -> list[Any]:
-    import torch
-
-    return [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-
-
-def _rounding(module: Any, activations: Rounding) -> Any:
-    return module.register_forward_pre_hook(lambda _, inputs: (activations(inputs[0]), *inputs[1:]))
 
 
 @contextmanager

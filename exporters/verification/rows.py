@@ -50,6 +50,8 @@ def sentence(row: Row) -> str:
     """A row in words."""
     if row.status == "not_checked":
         return f"{row.artifact} {row.entry_point}: {row.metric} was not checked ({row.reason})"
+    if row.value is None or row.limit is None:
+        return f"{row.artifact} {row.entry_point}: {row.reason}"
     found = f"{row.metric} is {row.value:.6g}, the limit is {row.limit:.6g}"
     return f"{row.artifact} {row.entry_point}: {found} ({row.reason})"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from exporters.verification.evaluation import Evaluation, Score
 from exporters.verification.rows import Row, summary
 
 _STYLE = {"passed": "green", "failed": "bold white on red", "not_checked": "bold black on yellow"}
@@ -58,3 +59,35 @@ def _badness(row: Row) -> tuple[int, float]:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.6f}" if 0.9 < value < 1 else f"{value:.3g}"
+
+
+def print_evaluation(result: Evaluation, as_json: bool) -> None:
+    """Print the task's figures to stdout, the PyTorch model first."""
+    if as_json:
+        from mobile_llm.commands import print_json
+
+        print_json(result.as_json())
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{result.metric} on {result.examples:,} rows", title_justify="left")
+    for name in ("", result.metric, "difference, 95 % interval", "same label as PyTorch", "rows that differ"):
+        table.add_column(name, justify="left" if not name else "right")
+    if result.reference is not None:
+        table.add_row("PyTorch model", f"{result.reference:.4f}", "", "", "")
+    for artifact_id, score in result.scores.items():
+        table.add_row(artifact_id, f"{score.value:.4f}", *_beside_the_model(score))
+    for artifact_id in result.not_checked:
+        table.add_row(artifact_id, f"[{_STYLE['not_checked']}]not checked[/]", "", "", "")
+    Console().print(table)
+    for artifact_id, reason in result.not_checked.items():
+        Console().print(f"{artifact_id}: {reason}", style=_STYLE["not_checked"])
+
+
+def _beside_the_model(score: Score) -> tuple[str, str, str]:
+    difference = score.difference
+    if difference is None or score.agreement is None:
+        return "", "", ""
+    points = f"{100 * difference.mean:+.2f} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}] points"
+    return points, f"{score.agreement:.2%}", str(len(score.disagreements))

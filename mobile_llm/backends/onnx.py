@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from mobile_llm.artifacts.onnx import check_external_data
+from mobile_llm.artifacts.onnx import external_data
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact, EntryPoint
 from mobile_llm.errors import IntegrityFailed
@@ -18,17 +18,19 @@ from mobile_llm.errors import IntegrityFailed
 class OnnxSession:
     """One `InferenceSession`; ONNX has a single entry, so `entry` only binds names."""
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, model: Path | bytes, threads: int | None) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            source = model if isinstance(model, bytes) else str(model)
+            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own, unexported exception types
             reason = str(error).splitlines()[0]
-            raise IntegrityFailed(f"onnxruntime {ort.__version__} cannot open {path.name}: {reason}") from None
+            name = "the model" if isinstance(model, bytes) else model.name
+            raise IntegrityFailed(f"onnxruntime {ort.__version__} cannot open {name}: {reason}") from None
 
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         feeds = {
@@ -44,5 +46,8 @@ class OnnxSession:
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxSession:
     path = inside(bundle, artifact.path)
-    check_external_data(path)
+    checked = {file.path for file in artifact.files}
+    for name in external_data(path):
+        if (path.parent / name).relative_to(bundle).as_posix() not in checked:
+            raise IntegrityFailed(f"{artifact.path} keeps data in {name}, for which the manifest has no hash")
     return OnnxSession(path, threads)

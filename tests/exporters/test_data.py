@@ -34,9 +34,7 @@ def test_csv_keeps_commas_quotes_newlines_and_emoji(write: Write) -> None:
 
 
 def test_jsonl_and_named_columns(write: Write) -> None:
-    path = write(
-        "a.jsonl", '{"review": "fine", "mood": "good", "id": 3}\n\n{"review": "bad", "mood": "awful"}\n'
-    )
+    path = write("a.jsonl", '{"review": "fine", "mood": "good", "id": 3}\n\n{"review": "bad", "mood": "awful"}\n')
     data = load_dataset(path, text_column="review", label_column="mood")
     assert (data.texts, data.labels, data.label_names) == (("fine", "bad"), (1, 0), ("awful", "good"))
     assert load_texts(path, text_column="review") == ("fine", "bad")
@@ -126,9 +124,7 @@ def test_integers_stand_for_positions_where_a_model_has_words() -> None:
 
 def test_an_unseen_label_is_named_with_its_row() -> None:
     data = _data("bad", "meh", names=("bad", "meh"))
-    with pytest.raises(
-        InvalidInput, match=r"data\.csv row 2 has the label 'meh', which is not among .*bad, good"
-    ):
+    with pytest.raises(InvalidInput, match=r"data\.csv row 2 has the label 'meh', which is not among .*bad, good"):
         data.with_label_names(("bad", "good"))
 
 

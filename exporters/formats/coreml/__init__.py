@@ -21,6 +21,9 @@ _DEFAULT_LENGTH = 128
 
 def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
     """Write `model` as `bundle/coreml/PRECISION.mlpackage`."""
+    from exporters.formats.coreml.quiet import load_coremltools
+
+    load_coremltools()
     import coremltools as ct
 
     from exporters.formats.coreml.package import save_package

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import coremltools as ct
+
+from exporters.formats.coreml.quiet import quiet
 
 _IDS = uuid.UUID("6f1c0f4e-6d0b-5b6e-9a2e-6d6f62696c65")  # a namespace of our own
 
@@ -20,7 +19,7 @@ _IDS = uuid.UUID("6f1c0f4e-6d0b-5b6e-9a2e-6d6f62696c65")  # a namespace of our o
 def save_package(program: Any, target: Any, path: Path) -> None:
     """Convert without optimization passes (the program is already what it should be) and save."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _quiet(), tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+    with quiet(), tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         package = Path(scratch) / path.name
         ct.convert(
             program,
@@ -52,17 +51,3 @@ def _make_deterministic(package: Path) -> None:
 
 def _path(item: tuple[str, dict[str, str]]) -> str:
     return item[1]["path"]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """coremltools' progress bars and remarks about versions it was not tested with; errors still raise."""
-    import tqdm
-
-    log = logging.getLogger("coremltools")
-    level, disabled = log.level, tqdm.tqdm.__init__.__kwdefaults__
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

@@ -64,9 +64,7 @@ class TfliteEncoderBuilder:
         key = self._heads(self.linear(hidden, attention.key), attention)
         value = self._heads(self.linear(hidden, attention.value), attention)
         scores = self._binary("Add", self._matmul(query, key, transpose=True), mask)
-        weights = self._graph.op(
-            Ops.SOFTMAX, [scores], self._graph.shape(scores), options("Softmax", beta=1.0)
-        )
+        weights = self._graph.op(Ops.SOFTMAX, [scores], self._graph.shape(scores), options("Softmax", beta=1.0))
         context = self._transpose(self._matmul(weights, value), (1, 0, 2))
         merged = self._reshape(context, (self._length, attention.heads * attention.head_dim))
         return self.linear(merged, attention.output)
@@ -83,9 +81,7 @@ class TfliteEncoderBuilder:
 
     def linear(self, hidden: int, linear: Linear) -> int:
         weight = linear.weight
-        stored = (
-            self._graph.integers(weight.name, weight.quantized) if weight.quantized else self._float(weight)
-        )
+        stored = self._graph.integers(weight.name, weight.quantized) if weight.quantized else self._float(weight)
         bias = self._float(linear.bias) if linear.bias else _NO_BIAS
         shape = (*self._graph.shape(hidden)[:-1], weight.shape[0])
         settings = options("FullyConnected", keepNumDims=True, asymmetricQuantizeInputs=True)
@@ -106,9 +102,7 @@ class TfliteEncoderBuilder:
         if not pooling.normalize:
             return pooled
         square = self._reduce(Ops.SUM, self._binary("Mul", pooled, pooled), 1)
-        safe = self._graph.op(
-            Ops.MAXIMUM, [square, self._graph.number(1e-24)], (1, 1), options("MaximumMinimum")
-        )
+        safe = self._graph.op(Ops.MAXIMUM, [square, self._graph.number(1e-24)], (1, 1), options("MaximumMinimum"))
         return self._binary("Mul", pooled, self._unary(Ops.RSQRT, safe))
 
     def _pooled(self, hidden: int, mask: int, pooling: Pooling) -> int:

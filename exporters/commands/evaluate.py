@@ -1,0 +1,47 @@
+"""`mobile-llm evaluate`: the task itself on a user's rows, artifact by artifact, beside the PyTorch model."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+HELP = "measure task accuracy and agreement of every artifact on your own data"
+EXTRA = "export-onnx,export-tflite,export-coreml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", help="the bundle's folder")
+    parser.add_argument(
+        "--data", required=True, metavar="SOURCE", help="a .csv or .jsonl file, or package:NAME/PATH"
+    )
+    parser.add_argument("--model", metavar="DIR", help="the model it came from, to be measured beside")
+    parser.add_argument(
+        "--artifact", default="", metavar="LIST", help="such as onnx/int8,tflite/int8; default: all"
+    )
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
+    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
+
+
+def run(args: argparse.Namespace) -> int:
+    from exporters.progress import shown
+    from exporters.verification.evaluation import evaluate
+    from exporters.verification.tables import print_evaluation
+    from mobile_llm.bundle import Bundle
+
+    artifacts = tuple(filter(None, args.artifact.split(",")))
+    with shown() as watch:
+        result = evaluate(
+            Bundle.open(args.bundle),
+            _data(args),
+            args.model,
+            artifacts,
+            watch,
+            args.text_column,
+            args.label_column,
+        )
+    print_evaluation(result, args.json)
+    return 0
+
+
+def _data(args: argparse.Namespace) -> Any:
+    return args.data

@@ -1,0 +1,100 @@
+"""`mobile-llm finetune`: a pretrained model and labelled data in, a model to export out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+HELP = "fine-tune a model on labelled texts"
+EXTRA = "finetune"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a Hugging Face model folder, or a hub id")
+    parser.add_argument("--task", required=True, help="text-classification")
+    parser.add_argument(
+        "--data", required=True, metavar="SOURCE", help="a .csv or .jsonl file, or package:NAME/PATH"
+    )
+    parser.add_argument("--eval-data", metavar="SOURCE", help="rows to measure after each epoch; the best is kept")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder of the trained model")
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
+    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
+    parser.add_argument(
+        "--label-names", default="", metavar="OLD=NEW,…", help="other strings for labels: 0=negative,1=positive"
+    )
+    parser.add_argument("--method", default="full", metavar="NAME", help="full or lora; default: full")
+    parser.add_argument("--merge", action="store_true", help="with lora: fold the adapter into the weights")
+    parser.add_argument("--epochs", type=int, default=3, metavar="N", help="default: 3")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: 32")
+    parser.add_argument("--accumulation", type=int, default=1, metavar="N", help="batches per step; default: 1")
+    parser.add_argument("--learning-rate", type=float, metavar="X", help="default: 1e-4, for lora 1e-3")
+    parser.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="default: 0.01")
+    parser.add_argument("--patience", type=int, default=2, metavar="N", help="epochs without gain before stopping")
+    parser.add_argument("--max-length", type=int, default=256, metavar="N", help="tokens of a text; default: 256")
+    parser.add_argument("--rank", type=int, default=16, metavar="N", help="of lora; default: 16")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run from its last epoch")
+    parser.add_argument("--force", action="store_true", help="replace an existing result or unfinished run")
+
+
+def run(args: argparse.Namespace) -> int:
+    from exporters.finetuning.training import run_finetune
+    from exporters.progress import metered
+    from mobile_llm.commands import print_json
+
+    with metered() as meter:
+        result = run_finetune(_spec(args), meter)
+    document = {
+        "model": str(result.folder),
+        "examples": result.examples,
+        "labels": list(result.labels),
+        "accuracy": result.accuracy,
+    }
+    if args.json:
+        print_json(document)
+    else:
+        measured = "not measured (no --eval-data)" if result.accuracy is None else f"{result.accuracy:.4f}"
+        sys.stdout.write(f"{result.folder}: {result.examples} rows, labels {', '.join(result.labels)}\n")
+        sys.stdout.write(f"accuracy on the evaluation data: {measured}\n")
+    return 0
+
+
+def _spec(args: argparse.Namespace) -> Any:
+    from pathlib import Path
+
+    from exporters.finetuning.spec import FinetuneSpec
+
+    return FinetuneSpec(
+        model=args.model,
+        task=args.task,
+        data=args.data,
+        output=Path(args.output),
+        eval_data=args.eval_data,
+        text_column=args.text_column,
+        label_column=args.label_column,
+        rename=_pairs(args.label_names),
+        method=args.method,
+        merge=args.merge,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        accumulation=args.accumulation,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        patience=args.patience,
+        max_length=args.max_length,
+        rank=args.rank,
+        seed=args.seed,
+        resume=args.resume,
+        force=args.force,
+    )
+
+
+def _pairs(text: str) -> dict[str, str]:
+    from mobile_llm.errors import InvalidSpec
+
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    for old, equals, new in pairs:
+        if not (old and equals and new):
+            raise InvalidSpec(f"{old + equals + new!r} in --label-names is not OLD=NEW, such as 0=negative")
+    return {old: new for old, _, new in pairs}

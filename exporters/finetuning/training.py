@@ -1,0 +1,172 @@
+"""From labelled data to a trained folder, on `transformers.Trainer`: epochs of length-bucketed batches, linear decay
+after a warm-up, a checkpoint after each epoch until the result is safe."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from exporters.data import Dataset, load_dataset
+from exporters.finetuning.model import bfloat16_helps, has_accelerator, load_model
+from exporters.finetuning.result import save_result
+from exporters.finetuning.spec import FinetuneSpec
+from exporters.progress import Meter, no_meter
+from exporters.sources.huggingface import find_folder, load_tokenizer
+from exporters.staging import refuse_taken, staged_folder
+from mobile_llm.errors import InvalidInput, InvalidSpec, OutputExists
+
+_STATE = "finetune.json"
+# These may change between a run and its continuation.
+_MAY_CHANGE = {"resume", "force", "output"}
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """The folder that now exists. `accuracy` is on the evaluation data, None where there was none."""
+
+    folder: Path
+    examples: int
+    labels: tuple[str, ...]
+    accuracy: float | None
+
+
+def run_finetune(spec: FinetuneSpec, meter: Meter = no_meter) -> FinetuneResult:
+    """Fine-tune as `spec` asks.
+
+    Raises OutputExists, InvalidInput for unusable data, ModelNotFound, UnsupportedModel. After Ctrl-C or a crash
+    the checkpoints stay beside the output, for `resume`.
+    """
+    refuse_taken(spec.output, spec.force)
+    train, held_out = read_data(spec)
+    folder = find_folder(spec.model)
+    with _checkpoints(spec), staged_folder(spec.output, spec.force, marker="config.json") as staging:
+        trainer = make_trainer(folder, train, held_out, spec, meter)
+        trainer.train(resume_from_checkpoint=_last_checkpoint(spec))
+        accuracy = trainer.evaluate()["eval_accuracy"] if held_out else None
+        save_result(trainer.model, folder, staging, spec, len(train), accuracy)
+    return FinetuneResult(spec.output, len(train), train.label_names, accuracy)
+
+
+def read_data(spec: FinetuneSpec) -> tuple[Dataset, Dataset | None]:
+    """Training and evaluation rows with the same labels. Raises InvalidInput for data with a single label."""
+    train = load_dataset(spec.data, spec.text_column, spec.label_column)
+    held_out = load_dataset(spec.eval_data, spec.text_column, spec.label_column) if spec.eval_data else None
+    if len(train.label_names) < 2:
+        raise InvalidInput(f"{spec.data} has a single label ({train.label_names[0]!r}); it takes two to classify")
+    if held_out:
+        held_out = held_out.with_label_names(train.label_names)
+    if spec.rename:
+        train = train.renamed(spec.rename)
+        held_out = held_out.renamed(spec.rename) if held_out else None
+    return train, held_out
+
+
+def make_trainer(folder: Path, train: Dataset, held_out: Dataset | None, spec: FinetuneSpec, meter: Meter) -> Any:
+    """A Trainer that is ready to run."""
+    from transformers import DataCollatorWithPadding, EarlyStoppingCallback, Trainer, TrainingArguments
+
+    from exporters.finetuning.meter import MeterCallback
+
+    tokenizer = load_tokenizer(folder)
+    steps = -(-len(train) // (spec.batch_size * spec.accumulation)) * spec.epochs
+    arguments = TrainingArguments(
+        output_dir=str(spec.checkpoints),
+        num_train_epochs=spec.epochs,
+        per_device_train_batch_size=spec.batch_size,
+        per_device_eval_batch_size=64,
+        gradient_accumulation_steps=spec.accumulation,
+        learning_rate=spec.rate,
+        weight_decay=spec.weight_decay,
+        warmup_steps=int(spec.warmup * steps),
+        train_sampling_strategy="group_by_length",
+        bf16=bfloat16_helps(),
+        use_cpu=not has_accelerator(),
+        seed=spec.seed,
+        eval_strategy="epoch" if held_out else "no",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=held_out is not None,
+        metric_for_best_model="accuracy" if held_out else None,
+        logging_strategy="no",
+        dataloader_pin_memory=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    stopping = [EarlyStoppingCallback(spec.patience)] if held_out else []
+    trainer = Trainer(
+        model=load_model(folder, train.label_names, spec),
+        args=arguments,
+        train_dataset=_tokenized(train, tokenizer, spec),
+        eval_dataset=_tokenized(held_out, tokenizer, spec) if held_out else None,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=_accuracy,
+        callbacks=[MeterCallback(meter), *stopping],
+    )
+    _drop_printers(trainer)
+    return trainer
+
+
+def _drop_printers(trainer: Any) -> None:
+    """Results and progress are shown by us; the Trainer's own callbacks would print them to stdout."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+
+
+def _tokenized(data: Dataset, tokenizer: Any, spec: FinetuneSpec) -> Any:
+    encoded = tokenizer(list(data.texts), truncation=True, max_length=spec.max_length)
+    return [
+        {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label}
+        for ids, label in zip(encoded["input_ids"], data.labels)
+    ]
+
+
+def _accuracy(predicted: Any) -> Mapping[str, float]:
+    return {"accuracy": float((predicted.predictions.argmax(-1) == predicted.label_ids).mean())}
+
+
+@contextmanager
+def _checkpoints(spec: FinetuneSpec) -> Iterator[None]:
+    """Kept while the block runs, and after it where it failed with an epoch behind it."""
+    _prepare_checkpoints(spec)
+    try:
+        yield
+    except BaseException:
+        if _last_checkpoint(spec) is None:
+            shutil.rmtree(spec.checkpoints, ignore_errors=True)
+        raise
+    shutil.rmtree(spec.checkpoints, ignore_errors=True)
+
+
+def _prepare_checkpoints(spec: FinetuneSpec) -> None:
+    """Refuse what an earlier run left, or check that it belongs to the same spec."""
+    state = spec.checkpoints / _STATE
+    wanted = {k: str(v) for k, v in asdict(spec).items() if k not in _MAY_CHANGE}
+    if not spec.checkpoints.exists():
+        if spec.resume:
+            raise InvalidSpec(f"there is nothing to resume: {spec.checkpoints} does not exist; leave out --resume")
+        spec.checkpoints.mkdir(parents=True)
+        state.write_text(json.dumps(wanted, indent=2))
+        return
+    if not spec.resume and not spec.force:
+        raise OutputExists(
+            f"{spec.checkpoints} holds an unfinished run; continue it with --resume, or start anew with --force"
+        )
+    found = json.loads(state.read_text()) if state.is_file() else {}
+    if spec.resume and found != wanted:
+        differing = ", ".join(sorted(k for k in wanted if found.get(k) != wanted[k]))
+        raise InvalidSpec(f"{spec.checkpoints} is of a run with other settings ({differing}); use the same ones")
+    if not spec.resume:
+        shutil.rmtree(spec.checkpoints)
+        _prepare_checkpoints(spec)
+
+
+def _last_checkpoint(spec: FinetuneSpec) -> str | None:
+    """The newest checkpoint; None where the run was stopped before its first epoch ended."""
+    found = sorted(spec.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    return str(found[-1]) if found else None

@@ -1,0 +1,13 @@
+"""A Core ML program evaluated without rounding to float16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporters.verification.mil import MilSession
+from mobile_llm.bundle.integrity import inside
+from mobile_llm.bundle.manifest import Artifact
+
+
+def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> MilSession:
+    return MilSession(inside(bundle, artifact.path), float32=True)

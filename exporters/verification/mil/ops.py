@@ -1,0 +1,224 @@
+"""What each MIL operator computes (coremltools' documentation of `Builder`), in torch.
+
+Functions take the operator's parameters by name: tensors, strings, and for `values` a list. Floats are float32; the
+caller rounds results to what the program declares. Not covered: convolution, recurrence, control flow, images, states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from mobile_llm.errors import UnsupportedModel
+
+T = torch.Tensor
+
+_CASTS = {
+    "fp16": torch.float32, "fp32": torch.float32, "int8": torch.int8, "uint8": torch.uint8, "int16": torch.int16,
+    "int32": torch.int32, "bool": torch.bool,
+}  # fmt: skip
+
+
+def _ints(values: T) -> list[int]:
+    return [int(v) for v in values.reshape(-1)]
+
+
+def _unary(function: Callable[[T], T]) -> Callable[[T], T]:
+    return lambda x: function(x)
+
+
+def _binary(function: Callable[[T, T], T]) -> Callable[[T, T], T]:
+    return lambda x, y: function(x, y)
+
+
+def _reduction(function: Callable[[T, list[int], bool], T]) -> Callable[..., T]:
+    def reduce(x: T, axes: T | None = None, keep_dims: T | None = None) -> T:
+        chosen = _ints(axes) if axes is not None else list(range(x.ndim))
+        return function(x, chosen, bool(keep_dims))
+
+    return reduce
+
+
+def _cast(x: T, dtype: str) -> T:
+    return x.to(_CASTS[dtype])
+
+
+def _linear(x: T, weight: T, bias: T | None = None) -> T:
+    return functional.linear(x, weight, bias)
+
+
+def _matmul(x: T, y: T, transpose_x: T | None = None, transpose_y: T | None = None) -> T:
+    return (x.mT if transpose_x else x) @ (y.mT if transpose_y else y)
+
+
+def _layer_norm(x: T, axes: T, epsilon: T, gamma: T | None = None, beta: T | None = None) -> T:
+    return functional.layer_norm(x, [x.shape[axis] for axis in _ints(axes)], gamma, beta, float(epsilon))
+
+
+def _softmax(x: T, axis: T) -> T:
+    return x.softmax(int(axis))
+
+
+def _gelu(x: T, mode: str = "EXACT") -> T:
+    if mode == "SIGMOID_APPROXIMATION":
+        return x * torch.sigmoid(1.702 * x)
+    return functional.gelu(x, approximate="none" if mode == "EXACT" else "tanh")
+
+
+def _gather(x: T, indices: T, axis: T, batch_dims: T | None = None, validate_indices: T | None = None) -> T:
+    """Rows of `x` along `axis`; negative indices count from the end. Without batch dimensions."""
+    if batch_dims is not None and int(batch_dims):
+        raise UnsupportedModel("the evaluator does not know gather with batch_dims")
+    along = int(axis) % x.ndim
+    wanted = indices.long().reshape(-1)
+    rows = x.index_select(along, torch.where(wanted < 0, wanted + x.shape[along], wanted))
+    return rows.reshape(*x.shape[:along], *indices.shape, *x.shape[along + 1 :])
+
+
+def _reshape(x: T, shape: T) -> T:
+    """0 keeps the size of the same place, -1 is what is left."""
+    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(_ints(shape))])
+
+
+def _transpose(x: T, perm: T) -> T:
+    return x.permute(_ints(perm))
+
+
+def _expand_dims(x: T, axes: T) -> T:
+    rank = x.ndim + len(_ints(axes))
+    for axis in sorted(a % rank for a in _ints(axes)):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def _squeeze(x: T, axes: T | None = None) -> T:
+    return x.squeeze() if axes is None else x.squeeze(tuple(_ints(axes)))
+
+
+def _concat(values: Sequence[T], axis: T, interleave: T | None = None) -> T:
+    if interleave is not None and bool(interleave):
+        return torch.stack(list(values), int(axis) + 1).flatten(int(axis), int(axis) + 1)
+    return torch.cat(list(values), int(axis))
+
+
+def _stack(values: Sequence[T], axis: T) -> T:
+    return torch.stack(list(values), int(axis))
+
+
+def _split(x: T, axis: T, num_splits: T | None = None, split_sizes: T | None = None) -> Sequence[T]:
+    if split_sizes is not None:
+        return x.split(_ints(split_sizes), int(axis))
+    assert num_splits is not None  # the operator demands one of the two
+    return x.split(x.shape[int(axis)] // int(num_splits), int(axis))
+
+
+def _slice_by_index(
+    x: T,
+    begin: T,
+    end: T,
+    stride: T | None = None,
+    begin_mask: T | None = None,
+    end_mask: T | None = None,
+    squeeze_mask: T | None = None,
+) -> T:
+    rank = x.ndim
+    strides = _ints(stride) if stride is not None else [1] * rank
+    masks = [_ints(m) if m is not None else [0] * rank for m in (begin_mask, end_mask, squeeze_mask)]
+    index: list[Any] = []
+    for axis, (first, last, step) in enumerate(zip(_ints(begin), _ints(end), strides)):
+        from_start, to_end, squeeze = (mask[axis] for mask in masks)
+        if squeeze:
+            index.append(first)
+            continue
+        span = range(x.shape[axis])[slice(None if from_start else first, None if to_end else last, step)]
+        index.append(torch.tensor(list(span)) if step < 0 else slice(span.start, span.stop, span.step))
+    return x[tuple(index)]
+
+
+def _slice_by_size(x: T, begin: T, size: T) -> T:
+    index = []
+    for axis, (first, count) in enumerate(zip(_ints(begin), _ints(size))):
+        index.append(slice(first, x.shape[axis] if count == -1 else first + count))
+    return x[tuple(index)]
+
+
+def _tile(x: T, reps: T) -> T:
+    return x.tile(_ints(reps))
+
+
+def _fill(shape: T, value: T) -> T:
+    return torch.full(_ints(shape), value.item(), dtype=value.dtype)
+
+
+def _range_1d(start: T, end: T, step: T) -> T:
+    return torch.arange(start.item(), end.item(), step.item(), dtype=start.dtype)
+
+
+def _clip(x: T, alpha: T, beta: T) -> T:
+    return x.clamp(float(alpha), float(beta))
+
+
+def _shape(x: T) -> T:
+    return torch.tensor(x.shape, dtype=torch.int32)
+
+
+def _with_epsilon(function: Callable[[T, float], T]) -> Callable[..., T]:
+    return lambda x, epsilon: function(x, float(epsilon))
+
+
+def _affine_dequantize(quantized_data: T, zero_point: T, scale: T, axis: T) -> T:
+    """iOS 16: one scale and zero point per entry of `axis`."""
+    shape = [1] * quantized_data.ndim
+    shape[int(axis)] = -1
+    zero = zero_point.float().reshape(shape) if zero_point.ndim else zero_point.float()
+    return (quantized_data.float() - zero) * (scale.reshape(shape) if scale.ndim else scale)
+
+
+def _blockwise_shift_scale(data: T, scale: T, offset: T | None = None) -> T:
+    """iOS 18: scales (and offsets) over blocks along every axis."""
+    wide = data.float()
+
+    def spread(small: T) -> T:
+        for axis in range(wide.ndim):
+            small = small.repeat_interleave(wide.shape[axis] // small.shape[axis], axis)
+        return small.float()
+
+    return (wide - spread(offset) if offset is not None else wide) * spread(scale)
+
+
+OPS: Mapping[str, Callable[..., Any]] = {
+    **{name: _unary(f) for name, f in {
+        "identity": lambda x: x, "abs": torch.abs, "exp": torch.exp, "sqrt": torch.sqrt, "square": torch.square,
+        "tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu, "silu": functional.silu, "erf": torch.erf,
+        "sin": torch.sin, "cos": torch.cos, "floor": torch.floor, "ceil": torch.ceil, "sign": torch.sign,
+        "logical_not": torch.logical_not, "shape": _shape,
+    }.items()},
+    **{name: _binary(f) for name, f in {
+        "add": torch.add, "sub": torch.sub, "mul": torch.mul, "real_div": torch.true_divide,
+        "floor_div": torch.floor_divide, "maximum": torch.maximum, "minimum": torch.minimum, "pow": torch.pow,
+        "mod": torch.remainder, "equal": torch.eq, "not_equal": torch.ne, "less": torch.lt, "less_equal": torch.le,
+        "greater": torch.gt, "greater_equal": torch.ge, "logical_and": torch.logical_and,
+        "logical_or": torch.logical_or,
+    }.items()},
+    **{name: _reduction(f) for name, f in {
+        "reduce_sum": lambda x, axes, keep: x.sum(axes, keep),
+        "reduce_mean": lambda x, axes, keep: x.mean(axes, keep),
+        "reduce_max": lambda x, axes, keep: x.amax(axes, keep),
+        "reduce_min": lambda x, axes, keep: x.amin(axes, keep),
+        "reduce_l2_norm": lambda x, axes, keep: x.square().sum(axes, keep).sqrt(),
+        "reduce_sum_square": lambda x, axes, keep: x.square().sum(axes, keep),
+    }.items()},
+    "rsqrt": _with_epsilon(lambda x, epsilon: torch.rsqrt(x + epsilon)),
+    "log": _with_epsilon(lambda x, epsilon: torch.log(x + epsilon)),
+    "inverse": _with_epsilon(lambda x, epsilon: 1 / (x + epsilon)),
+    "cast": _cast, "linear": _linear, "matmul": _matmul, "layer_norm": _layer_norm, "softmax": _softmax,
+    "gelu": _gelu, "gather": _gather, "reshape": _reshape, "transpose": _transpose, "expand_dims": _expand_dims,
+    "squeeze": _squeeze, "concat": _concat, "stack": _stack, "split": _split, "slice_by_index": _slice_by_index,
+    "slice_by_size": _slice_by_size, "tile": _tile, "fill": _fill, "range_1d": _range_1d, "clip": _clip,
+    "select": lambda cond, a, b: torch.where(cond, a, b),
+    "constexpr_affine_dequantize": _affine_dequantize,
+    "constexpr_blockwise_shift_scale": _blockwise_shift_scale,
+}  # fmt: skip

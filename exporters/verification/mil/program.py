@@ -1,0 +1,112 @@
+"""Running one function of a MIL program, operator by operator."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mobile_llm.artifacts.graph import Function, Op, Tensor
+from mobile_llm.errors import InvalidInput, UnsupportedModel, VerificationFailed
+
+_FLOATS = {"float16", "float32"}
+
+
+class Program:
+    """A function ready to run. Floating-point values are held in float32, whatever they are declared as."""
+
+    def __init__(self, function: Function, float32: bool = False) -> None:
+        """With `float32` nothing is rounded to float16. Raises UnsupportedModel for an unknown operator or
+        parameter."""
+        from exporters.verification.mil.ops import OPS
+
+        self._function = function
+        self._float32 = float32
+        for op in function.ops:
+            _require_known(op, OPS)
+        self._table = OPS
+        self._constants = {tensor.name: _widened(tensor) for tensor in function.constants()}
+        self._ops = self._fold_constants()
+        self._dying = _last_uses(self._ops, function.outputs)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Evaluate. Raises InvalidInput for wrong inputs, VerificationFailed where a value is not finite."""
+        import torch
+
+        if set(inputs) != set(self._function.inputs):
+            raise InvalidInput(f"the program takes {', '.join(self._function.inputs)}, not {', '.join(inputs)}")
+        values = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
+        with torch.inference_mode():
+            for place, op in enumerate(self._ops):
+                values |= self._evaluate(op, {**self._constants, **values})
+                for name in self._dying.get(place, ()):
+                    values.pop(name, None)
+        return {name: values[name].numpy() for name in self._function.outputs}
+
+    def _fold_constants(self) -> list[Op]:
+        """Evaluate once what depends on constants alone, such as compressed weights; what is left runs each time."""
+        left = []
+        for op in self._function.ops:
+            if all(name in self._constants for name in op.inputs):
+                self._constants |= self._evaluate(op, self._constants)
+            else:
+                left.append(op)
+        return left
+
+    def _evaluate(self, op: Op, values: Mapping[str, Any]) -> dict[str, Any]:
+        arguments = {parameter: _argument(parameter, names, values) for parameter, names in op.arguments.items()}
+        try:
+            result = self._table[op.type](**arguments)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise VerificationFailed(f"{op.type} {op.name!r} cannot be evaluated: {reason}") from None
+        results = result if isinstance(result, (list, tuple)) else [result]
+        return {name: self._rounded(op, name, value) for name, value in zip(op.outputs, results)}
+
+    def _rounded(self, op: Op, name: str, value: Any) -> Any:
+        import torch
+
+        dtype = self._function.tensors[name].dtype
+        if dtype in _FLOATS:
+            value = value.float() if self._float32 or dtype == "float32" else value.half().float()
+            if not torch.isfinite(value).all():
+                raise VerificationFailed(f"{op.type} {name!r} gives a value that is not finite in {dtype}")
+            return value
+        return value.to(getattr(torch, dtype))
+
+
+def _require_known(op: Op, table: Mapping[str, Any]) -> None:
+    if op.type not in table:
+        raise UnsupportedModel(f"the evaluator does not know the MIL operator {op.type!r}")
+    known = inspect.signature(table[op.type]).parameters
+    for parameter in op.arguments:
+        if parameter not in known:
+            raise UnsupportedModel(f"the evaluator does not know {parameter!r} of the MIL operator {op.type!r}")
+
+
+def _argument(parameter: str, names: Sequence[str], values: Mapping[str, Any]) -> Any:
+    """The parameter `values` takes a list; every other takes one value."""
+    found = [values[name] for name in names]
+    return found if parameter == "values" else found[0]
+
+
+def _widened(tensor: Tensor) -> Any:
+    """A constant: floats in float32, strings as they are."""
+    import torch
+
+    array = tensor.read()
+    if tensor.dtype == "string":
+        return str(array)
+    return torch.from_numpy(array.astype(np.float32) if tensor.dtype in _FLOATS else np.array(array))
+
+
+def _last_uses(ops: Sequence[Op], kept: Sequence[str]) -> dict[int, list[str]]:
+    """Values by the operator after which nobody needs them."""
+    last = {name: place for place, op in enumerate(ops) for name in op.inputs}
+    dying: dict[int, list[str]] = {}
+    for name, place in last.items():
+        if name not in kept:
+            dying.setdefault(place, []).append(name)
+    return dying

@@ -1,0 +1,106 @@
+"""TFLite files (tensorflow/compiler/mlir/lite/schema/schema.fbs): every subgraph as a function, constants left on
+disk. Options of operators and sparse or 2-bit tensors are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobile_llm.artifacts.flatbuffer import Table
+from mobile_llm.artifacts.graph import ArtifactGraph, Function, Op, Tensor
+from mobile_llm.artifacts.wire import map_file, refuse_malformed
+
+_TYPES = (
+    "float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8", "float64",
+    "complex128", "uint64", "resource", "variant", "uint32", "uint16", "int4", "bfloat16", "int2", "uint4",
+)  # fmt: skip
+
+
+@refuse_malformed
+def read(path: Path) -> ArtifactGraph:
+    """Raises IntegrityFailed for what is not a TFLite file."""
+    data = map_file(path)
+    model = Table.root(data, b"TFL3")
+    operators = model.each(1, _operator_name)
+    buffers = model.each(4, partial(_buffer, data))
+    signatures = {table.number(4, "<I"): table for table in model.tables(7)}
+    functions = [
+        _function(graph, operators, buffers, signatures.get(index)) for index, graph in enumerate(model.tables(2))
+    ]
+    return ArtifactGraph("tflite", {f.name: f for f in functions}, {"tflite": model.number(0, "<I")})
+
+
+def _function(graph: Table, operators: list[str], buffers: list[Any], signature: Table | None) -> Function:
+    # Tensors are told apart by index: their names need not be unique.
+    tensors = [_tensor(table, f"{i}:{table.text(3)}", buffers) for i, table in enumerate(graph.tables(0))]
+    names = [tensor.name for tensor in tensors]
+
+    def op(table: Table) -> Op:
+        inputs = tuple(names[i] if i >= 0 else "" for i in table.vector(1, "<i4"))
+        outputs = tuple(names[i] for i in table.vector(2, "<i4"))
+        return Op(operators[table.number(0, "<I")], {"inputs": inputs}, outputs)
+
+    ends = (
+        {}
+        if signature is None
+        else {e.text(0): names[e.number(1, "<I")] for f in (0, 1) for e in signature.tables(f)}
+    )
+    return Function(
+        name=signature.text(2) if signature else graph.text(4) or "main",
+        inputs=tuple(names[i] for i in graph.vector(1, "<i4")),
+        outputs=tuple(names[i] for i in graph.vector(2, "<i4")),
+        ops=tuple(graph.each(3, op)),
+        tensors={tensor.name: tensor for tensor in tensors},
+        signature=ends,
+    )
+
+
+def _tensor(table: Table, name: str, buffers: list[Any]) -> Tensor:
+    dtype = _TYPES[table.number(1, "<b")]
+    shape = tuple(int(size) for size in table.vector(0, "<i4"))
+    contents = buffers[table.number(2, "<I")]
+    load = partial(_values, contents, dtype, shape) if len(contents) else None
+    return Tensor(name, dtype, shape, len(contents), load, _quantization(table.table(4)))
+
+
+def _quantization(table: Table | None) -> Mapping[str, Any]:
+    scale = table.vector(2, "<f4") if table else np.zeros(0, np.float32)
+    if table is None or not len(scale):
+        return {}
+    return {"scale": scale, "zero_point": table.vector(3, "<i8"), "axis": table.number(6)}
+
+
+def _values(contents: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    if dtype in ("int4", "uint4"):
+        values = np.stack([contents & 15, contents >> 4], -1).reshape(-1)[: int(np.prod(shape))].astype(np.int8)
+        return (np.where(values > 7, values - 16, values) if dtype == "int4" else values).reshape(shape)
+    return contents.view(np.dtype(dtype).newbyteorder("<")).reshape(shape)
+
+
+def _buffer(data: memoryview, table: Table) -> np.ndarray:
+    """A buffer's bytes: inside the table, or behind it by offset and size in files above 2 GB."""
+    start, size = table.number(1, "<Q"), table.number(2, "<Q")
+    if start > 1:
+        if start + size > len(data):
+            raise ValueError(f"a buffer of {size} bytes at {start} ends beyond the file")
+        return np.frombuffer(data[start : start + size], np.uint8)
+    return table.vector(0, "<u1")
+
+
+def _operator_name(table: Table) -> str:
+    # Numbers above 127 stand in the newer field only.
+    number = max(table.number(0, "<b"), table.number(3))
+    name = operator_names()[number]
+    return f"CUSTOM {table.text(1)}" if name == "CUSTOM" else name
+
+
+@cache
+def operator_names() -> tuple[str, ...]:
+    """Builtin operators by number."""
+    text = Path(__file__).with_name("tflite_operators.txt").read_text(encoding="utf-8")
+    return tuple(name for line in text.splitlines() if not line.startswith("#") for name in line.split())
