@@ -30,9 +30,7 @@ def describe(model: Any, pooling: Pooling | None) -> EncoderModel:
             token_types=read.weight(f"{base}embeddings.token_type_embeddings.weight"),
             norm=read.norm(f"{base}embeddings.LayerNorm"),
         ),
-        layers=tuple(
-            _layer(read, f"{base}encoder.layer.{index}", config) for index in range(config.num_hidden_layers)
-        ),
+        layers=tuple(_layer(read, f"{base}encoder.layer.{index}", config) for index in range(config.num_hidden_layers)),
         head=pooling or _classifier(read, base),
         max_length=config.max_position_embeddings,
     )

@@ -47,9 +47,7 @@ class Reader:
 def activation(name: str) -> Activation:
     """The block's name of an activation. Raises UnsupportedModel for one no format lowers."""
     if name not in _ACTIVATIONS:
-        raise UnsupportedModel(
-            f"activation {name!r} is not covered; covered are {', '.join(sorted(_ACTIVATIONS))}"
-        )
+        raise UnsupportedModel(f"activation {name!r} is not covered; covered are {', '.join(sorted(_ACTIVATIONS))}")
     return _ACTIVATIONS[name]
 
 

@@ -59,6 +59,13 @@ class Weight:
     def quantized(self) -> Quantized | None:
         return self.value if isinstance(self.value, Quantized) else None
 
+    @property
+    def floats(self) -> np.ndarray:
+        """The values as they are stored. Raises TypeError for integers, which have scales beside them."""
+        if isinstance(self.value, Quantized):
+            raise TypeError(f"{self.name} is stored in integers")
+        return self.value
+
     def float32(self) -> np.ndarray:
         """The values in float32, whatever they are stored as."""
         if isinstance(self.value, Quantized):

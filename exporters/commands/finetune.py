@@ -13,9 +13,7 @@ EXTRA = "finetune"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a Hugging Face model folder, or a hub id")
     parser.add_argument("--task", required=True, help="text-classification")
-    parser.add_argument(
-        "--data", required=True, metavar="SOURCE", help="a .csv or .jsonl file, or package:NAME/PATH"
-    )
+    parser.add_argument("--data", required=True, metavar="SOURCE", help="a .csv or .jsonl file, or package:NAME/PATH")
     parser.add_argument("--eval-data", metavar="SOURCE", help="rows to measure after each epoch; the best is kept")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder of the trained model")
     parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")

@@ -69,9 +69,7 @@ class Dataset:
 
     def _rows(self, chosen: set[int]) -> Dataset:
         order = sorted(chosen)
-        return replace(
-            self, texts=tuple(self.texts[i] for i in order), labels=tuple(self.labels[i] for i in order)
-        )
+        return replace(self, texts=tuple(self.texts[i] for i in order), labels=tuple(self.labels[i] for i in order))
 
     def _refuse_unknown(self, names: Sequence[str]) -> None:
         for row, label in enumerate(self.labels, start=1):
@@ -125,9 +123,7 @@ def _label(row: Row, column: str) -> str:
 def _value(row: Row, column: str, option: str) -> object:
     if column not in row.values:
         found = ", ".join(row.values) or "nothing"
-        raise InvalidInput(
-            f"{row.place} has no column {column!r} (found: {found}); name the right one with {option}"
-        )
+        raise InvalidInput(f"{row.place} has no column {column!r} (found: {found}); name the right one with {option}")
     return row.values[column]
 
 

@@ -96,14 +96,10 @@ def _find(asked: PackageSource) -> Path:
     for folder in folders:
         path = folder / pure
         if ".." in pure.parts or not path.resolve().is_relative_to(folder.resolve()):
-            raise InvalidInput(
-                f"{asked.path!r} leaves the folder of the package {asked.package}; name a file inside"
-            )
+            raise InvalidInput(f"{asked.path!r} leaves the folder of the package {asked.package}; name a file inside")
         if path.is_file():
             return path
-    raise InvalidInput(
-        f"the package {asked.package} has no file {asked.path}; name a .csv or .jsonl file inside it"
-    )
+    raise InvalidInput(f"the package {asked.package} has no file {asked.path}; name a .csv or .jsonl file inside it")
 
 
 def _keep(rows: list[Row], column: str, value: str) -> list[Row]:

@@ -18,9 +18,8 @@ class MeterCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         epoch = min(int(state.epoch) + 1, args.num_train_epochs)
-        self._meter(
-            f"training, epoch {epoch}/{args.num_train_epochs}{self._measured}", state.global_step, state.max_steps
-        )
+        step = f"training, epoch {epoch}/{args.num_train_epochs}{self._measured}"
+        self._meter(step, state.global_step, state.max_steps)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
-        self._measured = f", accuracy {metrics['eval_accuracy']:.3f}"
+    def on_evaluate(self, args: Any, state: Any, control: Any, **values: Any) -> None:
+        self._measured = f", accuracy {values['metrics']['eval_accuracy']:.3f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from exporters.finetuning.result import save_result
 from exporters.finetuning.spec import FinetuneSpec
 from exporters.progress import Meter, no_meter
 from exporters.sources.huggingface import find_folder, load_tokenizer
+from exporters.sources.quiet import quiet
 from exporters.staging import refuse_taken, staged_folder
 from mobile_llm.errors import InvalidInput, InvalidSpec, OutputExists
 
@@ -44,7 +45,7 @@ def run_finetune(spec: FinetuneSpec, meter: Meter = no_meter) -> FinetuneResult:
     refuse_taken(spec.output, spec.force)
     train, held_out = read_data(spec)
     folder = find_folder(spec.model)
-    with _checkpoints(spec), staged_folder(spec.output, spec.force, marker="config.json") as staging:
+    with quiet(), _checkpoints(spec), staged_folder(spec.output, spec.force, marker="config.json") as staging:
         trainer = make_trainer(folder, train, held_out, spec, meter)
         trainer.train(resume_from_checkpoint=_last_checkpoint(spec))
         accuracy = trainer.evaluate()["eval_accuracy"] if held_out else None
@@ -126,7 +127,7 @@ def _tokenized(data: Dataset, tokenizer: Any, spec: FinetuneSpec) -> Any:
     ]
 
 
-def _accuracy(predicted: Any) -> Mapping[str, float]:
+def _accuracy(predicted: Any) -> dict[str, float]:
     return {"accuracy": float((predicted.predictions.argmax(-1) == predicted.label_ids).mean())}
 
 

@@ -33,9 +33,7 @@ def to_int8(model: EncoderModel) -> EncoderModel:
         if isinstance(block, Linear):
             return Linear(_int8(block.weight), block.bias)
         if isinstance(block, Embeddings):
-            return Embeddings(
-                _int8(block.words), block.positions, block.token_types, block.norm, block.position_offset
-            )
+            return Embeddings(_int8(block.words), block.positions, block.token_types, block.norm, block.position_offset)
         return block
 
     return map_blocks(model, change)

@@ -116,9 +116,7 @@ def _locate(model: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(
-            snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.md"])
-        )
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.md"]))
     except Exception as error:
         raise ModelNotFound(
             f"{model} is no folder, and the hub does not give it ({type(error).__name__}); pass a local folder"
@@ -173,9 +171,7 @@ def _read_pooling(folder: Path) -> Pooling:
     """Pooling as sentence-transformers' modules.json has it. Raises UnsupportedModel for other modules."""
     modules = _read_json(folder / "modules.json")
     if not modules:
-        raise UnsupportedModel(
-            f"{folder} has no modules.json to say how it pools; pass --pooling mean, cls or max"
-        )
+        raise UnsupportedModel(f"{folder} has no modules.json to say how it pools; pass --pooling mean, cls or max")
     mode, normalize = None, False
     for module in modules:
         kind = module["type"].rsplit(".", 1)[-1]

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from exporters.metrics import margin
-from exporters.verification.limits import Limit, limits_for
+from exporters.verification.limits import Against, Limit, limits_for
+from exporters.verification.probes import ends
 from exporters.verification.rows import Row, Status, here, not_checked
 from mobile_llm.bundle import Bundle, EntryPoint
 from mobile_llm.bundle.golden import Golden
@@ -18,7 +19,7 @@ from mobile_llm.errors import BackendUnavailable, UnsupportedModel, Verification
 from mobile_llm.tasks.text_classification import TextClassifier
 from mobile_llm.tasks.tokenization import Encoded, stack
 
-# Backends that check each format here, with the package whose version is noted.
+# Who runs each format here, with the package whose version is noted; the first is what a user's phone has.
 CHECKERS = {
     "onnx": (("onnx", "onnxruntime"),),
     "tflite": (("tflite", "ai-edge-litert"), ("tflite-tensorflow", "tensorflow")),
@@ -28,18 +29,25 @@ _PROBES_PER_STATIC_ENTRY = 6
 
 
 def check_artifact(bundle: Bundle, artifact_id: str, golden: Golden) -> Iterator[Row]:
-    """The rows of one artifact, from every runtime that can open it here."""
-    main, *others = CHECKERS[bundle.manifest.artifacts[artifact_id].format]
-    yield from _check_in(bundle, artifact_id, golden, *main)
+    """The rows of one artifact: as every runtime here answers against the model, and, where the artifact's numbers
+    are not the model's own, its exact view (`exporters.verification.exact`) against the twin."""
+    artifact = bundle.manifest.artifacts[artifact_id]
+    main, *others = CHECKERS[artifact.format]
+    yield from _check_in(bundle, artifact_id, golden, "reference", *main)
     for backend, package in others:
         if _installed(package):
-            yield from _check_in(bundle, artifact_id, golden, backend, package)
+            yield from _check_in(bundle, artifact_id, golden, "reference", backend, package)
+    if artifact.precision != "fp32":
+        yield from _check_in(bundle, artifact_id, golden, "twin", f"{artifact.format}-exact", main[1])
 
 
-def _check_in(bundle: Bundle, artifact_id: str, golden: Golden, backend: str, package: str) -> Iterator[Row]:
+def _check_in(
+    bundle: Bundle, artifact_id: str, golden: Golden, against: Against, backend: str, package: str
+) -> Iterator[Row]:
     try:
         with Engine.open(bundle, artifact_id, threads=2, backend=backend) as engine:
-            yield from ArtifactCheck(engine, golden, here(f"{backend} ({package} {version(package)})")).rows()
+            where = here(f"{backend} ({package} {version(package)})")
+            yield from ArtifactCheck(engine, golden, against, where).rows()
     except (UnsupportedModel, BackendUnavailable, PackageNotFoundError) as error:
         yield not_checked(artifact_id, "encode", f"parity in {backend}", str(error))
     except VerificationFailed as error:
@@ -56,9 +64,10 @@ def _installed(package: str) -> bool:
 class ArtifactCheck:
     """Runs the probes through one opened artifact and compares."""
 
-    def __init__(self, engine: Engine, golden: Golden, where: str) -> None:
+    def __init__(self, engine: Engine, golden: Golden, against: Against, where: str) -> None:
         self._engine = engine
         self._golden = golden
+        self._against: Against = against
         self._where = where
         texts = [Encoded(text.ids, text.types) for text in golden.inputs.texts]
         bare = [Encoded(ids, (0,) * len(ids)) for ids in golden.inputs.sequences]
@@ -67,24 +76,31 @@ class ArtifactCheck:
     def rows(self) -> Iterator[Row]:
         for entry in self._engine.artifact.entry_points["encode"]:
             yield from self._parity(entry)
-        if self._engine.manifest.task.name == "text-classification":
+        if self._engine.manifest.task.name == "text-classification" and self._against == "reference":
             yield self._labels()
 
     def _parity(self, entry: EntryPoint) -> Iterator[Row]:
         """Each fitting probe alone, then, where the batch is dynamic, the texts padded into one batch."""
         chosen = self._fitting(entry)
-        alone = [self._engine.run_entry(entry, stack([self._probes[i]])) for i in chosen]
+        alone = [self._answer(entry, [i]) for i in chosen]
         name = entry.signature or "encode"
-        yield from self._compare(name, _joined(alone), chosen)
-        if entry.inputs["input_ids"].shape[0] == "batch" and not self._rounds_per_tensor:
+        yield from self._compare(name, {key: np.concatenate([a[key] for a in alone]) for key in alone[0]}, chosen)
+        if entry.inputs["input_ids"].shape[0] == "batch" and not self._depends_on_batch:
             texts = [i for i in chosen if i < len(self._golden.inputs.texts)]
-            together = self._engine.run_entry(entry, stack([self._probes[i] for i in texts]))
-            yield from self._compare(f"{name}, padded batch", together, texts)
+            yield from self._compare(f"{name}, padded batch", self._answer(entry, texts), texts)
+
+    def _answer(self, entry: EntryPoint, probes: Sequence[int]) -> dict[str, np.ndarray]:
+        """One batch of probes; of outputs along the sequence only the ends, as in the references."""
+        batch = [self._probes[i] for i in probes]
+        outputs = self._engine.run_entry(entry, stack(batch))
+        lengths = [len(probe.ids) for probe in batch]
+        return {name: ends(t, lengths) if t.ndim == 3 else t for name, t in outputs.items()}
 
     @property
-    def _rounds_per_tensor(self) -> bool:
-        """Whether an answer depends on its batch by design: one activation range for the whole tensor."""
-        return self._engine.artifact_id == "onnx/int8"
+    def _depends_on_batch(self) -> bool:
+        """Whether an answer depends on its batch by design: onnxruntime's integer products round activations with
+        one range for the whole tensor."""
+        return self._engine.artifact_id == "onnx/int8" and self._against == "reference"
 
     def _fitting(self, entry: EntryPoint) -> list[int]:
         """Probes that fit, in their order; for a static shape a handful spread over the lengths."""
@@ -97,17 +113,20 @@ class ArtifactCheck:
 
     def _compare(self, entry: str, answers: dict[str, np.ndarray], probes: Sequence[int]) -> Iterator[Row]:
         artifact = self._engine.artifact
-        for against, source in (("reference", "reference"), ("twin", self._engine.artifact_id)):
-            for output, answer in answers.items():
-                expected = self._golden.outputs.get(f"{source}/{output}")
-                if expected is None:
-                    continue
-                for limit in limits_for(output, against, artifact.precision, artifact.format):
-                    yield self._row(entry, limit, limit.measure(answer, expected[list(probes)]))
+        source = "reference" if self._against == "reference" else self._engine.artifact_id
+        for output, answer in answers.items():
+            expected = self._golden.outputs.get(f"{source}/{output}")
+            if expected is None:
+                yield not_checked(
+                    self._engine.artifact_id, entry, output, f"the bundle has no {source} to compare with"
+                )
+                continue
+            for limit in limits_for(output, self._against, artifact.precision, artifact.format):
+                yield self._row(entry, limit, limit.measure(answer, expected[list(probes)]))
 
     def _row(self, entry: str, limit: Limit, value: float) -> Row:
         status: Status = "passed" if limit.holds(value) else "failed"
-        metric = limit.metric if limit.against == "reference" else f"{limit.metric} to the twin"
+        metric = limit.metric if limit.against == "reference" else f"{limit.metric} to the twin, exact"
         return Row(self._engine.artifact_id, entry, metric, value, limit.limit, status, limit.reason, self._where)
 
     def _labels(self) -> Row:
@@ -135,8 +154,3 @@ def _label_noise(engine: Engine) -> float:
     limits = limits_for("logits", "reference", artifact.precision, artifact.format)
     allowed: float | None = next((x.limit for x in limits if x.metric == "largest_difference"), None)
     return 2 * allowed if allowed is not None else 0.0
-
-
-def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Outputs with one row per probe; those along the sequence have no reference and are left out."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if parts[0][name].ndim == 2}

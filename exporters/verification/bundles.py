@@ -63,9 +63,7 @@ def compare_golden(bundled: Golden, fresh: Golden) -> Iterator[Row]:
         value = largest_difference(found, expected) if found.shape == expected.shape else float("inf")
         status: Status = "passed" if value <= 1e-4 else "failed"
         reason = "the same model on the same kind of machine; 1e-4 allows for another CPU"
-        yield Row(
-            "bundle", "golden references", f"largest difference of {name}", value, 1e-4, status, reason, where
-        )
+        yield Row("bundle", "golden references", f"largest difference of {name}", value, 1e-4, status, reason, where)
 
 
 def _ask_model(bundle: Bundle, model: str) -> Golden:
@@ -100,9 +98,7 @@ def _config_labels(bundle: Bundle) -> Iterator[Row]:
     config = json.loads(bundle.path("config.json").read_text(encoding="utf-8"))
     named = config.get("id2label", {})
     wrong = sum(named.get(str(index)) != label for index, label in enumerate(labels))
-    yield _count(
-        "labels", "labels that differ from config.json", wrong + abs(len(named) - len(labels)), here("json")
-    )
+    yield _count("labels", "labels that differ from config.json", wrong + abs(len(named) - len(labels)), here("json"))
 
 
 def _count(entry: str, metric: str, wrong: int, where: str) -> Row:

@@ -123,9 +123,7 @@ def evaluate_labels(
         if reference is None:
             return Score(float(right.mean()))
         difference = paired_difference(right, reference.argmax(-1) == targets)
-        return Score(
-            float(right.mean()), agreement(logits, reference), difference, _unlike(logits, reference, labels)
-        )
+        return Score(float(right.mean()), agreement(logits, reference), difference, _unlike(logits, reference, labels))
 
     scores, missing = _run_all(bundle, artifact_ids, texts, "logits", score, watch)
     own = float((reference.argmax(-1) == targets).mean()) if reference is not None else None
@@ -185,6 +183,5 @@ def _unlike(logits: np.ndarray, reference: np.ndarray, labels: Sequence[str]) ->
     own, other = logits.argmax(-1), reference.argmax(-1)
     margins = margin(reference)
     return tuple(
-        Disagreement(int(i), float(margins[i]), labels[other[i]], labels[own[i]])
-        for i in np.flatnonzero(own != other)
+        Disagreement(int(i), float(margins[i]), labels[other[i]], labels[own[i]]) for i in np.flatnonzero(own != other)
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+Against = Literal["reference", "twin"]
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 METRICS: Mapping[str, Metric] = {
@@ -33,7 +35,7 @@ class Limit:
     """One row of the table."""
 
     output: str
-    against: str
+    against: Against
     precision: str
     metric: str
     limit: float
@@ -55,7 +57,7 @@ def table() -> tuple[Limit, ...]:
     return tuple(Limit(**row) for row in tomllib.loads(text)["limit"])
 
 
-def limits_for(output: str, against: str, precision: str, format_name: str) -> list[Limit]:
+def limits_for(output: str, against: Against, precision: str, format_name: str) -> list[Limit]:
     """The limits on one output, one per metric; a row for the format goes before the general one."""
     fitting = [
         row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,13 @@ def golden_texts(tokenizer: Any, max_length: int) -> tuple[GoldenText, ...]:
         decoded = tokenizer.decode(ids, skip_special_tokens=True)
         found.append(GoldenText(text, ids, tuple(encoded["token_type_ids"]), decoded))
     return tuple(found)
+
+
+def ends(hidden: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+    """Of hidden states (batch, sequence, H) the first and the last real token of each row, (batch, 2 H): enough to
+    compare by, and small enough to keep."""
+    last = hidden[np.arange(len(hidden)), np.array(lengths) - 1]
+    return np.concatenate([hidden[:, 0], last], axis=-1)
 
 
 def random_sequences(vocabulary: int, limit: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:

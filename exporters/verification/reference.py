@@ -14,6 +14,7 @@ import numpy as np
 
 from exporters.architectures.blocks import EncoderModel, Pooling, weights_of
 from exporters.sources.huggingface import HuggingFaceSource
+from exporters.verification.probes import ends
 from mobile_llm.tasks.tokenization import Encoded, stack
 
 
@@ -24,7 +25,8 @@ class Reference:
         self._source = source
 
     def outputs(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
-        """`logits` (texts, labels) or `sentence_embedding` (texts, hidden), float32."""
+        """float32 `logits` (texts, labels), or `sentence_embedding` (texts, hidden) and the ends of
+        `last_hidden_state` (texts, 2 hidden)."""
         import torch
 
         with torch.inference_mode():
@@ -47,7 +49,8 @@ class Reference:
         if self._source.pooling is None:
             return {"logits": result.logits.numpy()}
         vector = pool(result.last_hidden_state, tensors["attention_mask"], self._source.pooling)
-        return {"sentence_embedding": vector.numpy()}
+        hidden = ends(result.last_hidden_state.numpy(), [len(item.ids)])
+        return {"sentence_embedding": vector.numpy(), "last_hidden_state": hidden}
 
 
 def pool(hidden: Any, mask: Any, pooling: Pooling) -> Any:

@@ -35,9 +35,7 @@ def _table(rows: Sequence[tuple[Row, int]]) -> Any:
     for row, count in rows:
         style = _STYLE[row.status]
         shown = f"[{style}]{row.status.replace('_', ' ')}[/]"
-        table.add_row(
-            row.artifact, row.metric, _number(row.value), _number(row.limit), str(count), shown, row.where
-        )
+        table.add_row(row.artifact, row.metric, _number(row.value), _number(row.limit), str(count), shown, row.where)
     return table
 
 

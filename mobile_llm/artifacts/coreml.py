@@ -85,8 +85,7 @@ class _Program:
             tensors |= {tensor.name: tensor for tensor in outputs}
             label = outputs[0].name
             arguments = {
-                a.text(1): self._argument(a.message(2), f"{label}.{a.text(1)}", tensors)
-                for a in operation.messages(2)
+                a.text(1): self._argument(a.message(2), f"{label}.{a.text(1)}", tensors) for a in operation.messages(2)
             }
             for parameter, value in attributes.items():
                 if parameter != "name":  # the constexpr operators of iOS 16 keep their contents here

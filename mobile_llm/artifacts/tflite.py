@@ -45,18 +45,14 @@ def _function(graph: Table, operators: list[str], buffers: list[Any], signature:
         outputs = tuple(names[i] for i in table.vector(2, "<i4"))
         return Op(operators[table.number(0, "<I")], {"inputs": inputs}, outputs)
 
-    ends = (
-        {}
-        if signature is None
-        else {e.text(0): names[e.number(1, "<I")] for f in (0, 1) for e in signature.tables(f)}
-    )
+    ends = [end for field in (0, 1) for end in signature.tables(field)] if signature else []
     return Function(
         name=signature.text(2) if signature else graph.text(4) or "main",
         inputs=tuple(names[i] for i in graph.vector(1, "<i4")),
         outputs=tuple(names[i] for i in graph.vector(2, "<i4")),
         ops=tuple(graph.each(3, op)),
         tensors={tensor.name: tensor for tensor in tensors},
-        signature=ends,
+        signature={end.text(0): names[end.number(1, "<I")] for end in ends},
     )
 
 

@@ -38,9 +38,7 @@ def refuse_malformed(read: Callable[[Path], Result]) -> Callable[[Path], Result]
             return read(path)
         except (ValueError, IndexError, KeyError, TypeError, struct.error, RecursionError, OverflowError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise IntegrityFailed(
-                f"{path.name} is damaged or of another kind ({reason}); fetch it again"
-            ) from None
+            raise IntegrityFailed(f"{path.name} is damaged or of another kind ({reason}); fetch it again") from None
 
     return checked
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mobile_llm.backends.native import native_stderr_silenced
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact, EntryPoint
 from mobile_llm.errors import BackendUnavailable, IntegrityFailed
@@ -48,6 +49,7 @@ def open_with(interpreter: Any, bundle: Path, artifact: Artifact, threads: int |
     """Open with a class of the TFLite Python interface. Raises IntegrityFailed for what is no TFLite file."""
     path = inside(bundle, artifact.path)
     try:
-        return TfliteSession(interpreter(model_path=str(path), num_threads=threads))
+        with native_stderr_silenced():
+            return TfliteSession(interpreter(model_path=str(path), num_threads=threads))
     except (ValueError, RuntimeError) as error:
         raise IntegrityFailed(f"{path.name} is not a TFLite file that can be opened: {error}") from None

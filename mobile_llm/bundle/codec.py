@@ -67,9 +67,7 @@ class _Decoder:
         if unknown and not self.ignore_unknown:
             raise InvalidInput(f"{where} has an unknown key {unknown[0]!r}; known are {', '.join(hints)}")
         missing = [
-            f.name
-            for f in fields(kind)
-            if f.name not in data and f.default is MISSING and f.default_factory is MISSING
+            f.name for f in fields(kind) if f.name not in data and f.default is MISSING and f.default_factory is MISSING
         ]
         if missing:
             raise InvalidInput(f"{where} lacks the key {missing[0]!r}")

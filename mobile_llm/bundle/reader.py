@@ -28,9 +28,7 @@ class Bundle:
         root = Path(folder).absolute()
         path = root / MANIFEST
         if not path.is_file():
-            raise ModelNotFound(
-                f"{folder} is not a bundle: it has no {MANIFEST}; make one with `mobile-llm export`"
-            )
+            raise ModelNotFound(f"{folder} is not a bundle: it has no {MANIFEST}; make one with `mobile-llm export`")
         return Bundle(root, _parse(path))
 
     def choose(self, artifact_id: str | None = None) -> tuple[str, Artifact]:
@@ -69,9 +67,7 @@ def _is_newer_minor(path: Path, data: Any) -> bool:
     version = str(data.get("schema_version", "")) if isinstance(data, dict) else ""
     parts = version.split(".")
     if len(parts) != 2 or not all(part.isdigit() for part in parts):
-        raise IntegrityFailed(
-            f"{path} does not state a schema_version such as {SCHEMA_VERSION}; it is not a manifest"
-        )
+        raise IntegrityFailed(f"{path} does not state a schema_version such as {SCHEMA_VERSION}; it is not a manifest")
     major, minor = map(int, parts)
     known_major, known_minor = map(int, SCHEMA_VERSION.split("."))
     if major > known_major:
@@ -84,9 +80,7 @@ def _is_newer_minor(path: Path, data: Any) -> bool:
 def _check_references(manifest: Manifest) -> None:
     for name, artifact_id in manifest.defaults.items():
         if artifact_id not in manifest.artifacts:
-            raise IntegrityFailed(
-                f"{MANIFEST} makes {artifact_id!r} the default of {name}, but has no such artifact"
-            )
+            raise IntegrityFailed(f"{MANIFEST} makes {artifact_id!r} the default of {name}, but has no such artifact")
     if not manifest.artifacts or not manifest.defaults:
         raise IntegrityFailed(f"{MANIFEST} lists no artifact or no default; export the bundle again")
     for artifact_id, artifact in manifest.artifacts.items():

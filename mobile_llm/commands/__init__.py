@@ -85,9 +85,7 @@ def _translate(error: BaseException, module: ModuleType) -> MobileLlmError:
             f'this command needs the package {error.name!r}: pip install "mobile-llm[{module.EXTRA}]"'
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NotEnoughMemory(
-            f"the disk is full ({error.filename or 'while writing'}); free some room and repeat"
-        )
+        return NotEnoughMemory(f"the disk is full ({error.filename or 'while writing'}); free some room and repeat")
     if isinstance(error, OSError) and error.filename:
         return MobileLlmError(f"{error.filename}: {error.strerror}")
     if isinstance(error, MemoryError):

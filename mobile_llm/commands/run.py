@@ -36,9 +36,7 @@ def run(args: argparse.Namespace) -> int:
 def _answers(task: Any, texts: list[str]) -> list[dict[str, Any]]:
     if hasattr(task, "classify"):
         results = task.classify(texts)
-        return [
-            {"text": t, "label": r.label, "score": r.score, "scores": r.scores} for t, r in zip(texts, results)
-        ]
+        return [{"text": t, "label": r.label, "score": r.score, "scores": r.scores} for t, r in zip(texts, results)]
     return [{"text": t, "embedding": row.tolist()} for t, row in zip(texts, task.embed(texts))]
 
 

@@ -106,9 +106,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def _data(*labels: str, names: tuple[str, ...]) -> Dataset:
-    return Dataset(
-        tuple(f"text {i}" for i in range(len(labels))), tuple(map(names.index, labels)), names, "data.csv"
-    )
+    return Dataset(tuple(f"text {i}" for i in range(len(labels))), tuple(map(names.index, labels)), names, "data.csv")
 
 
 def test_labels_follow_the_order_of_a_model() -> None:

@@ -49,9 +49,7 @@ def _program(model: EncoderModel, precision: str) -> Any:
         build_encoder(model, builder)
         function.set_outputs(list(builder.outputs.values()))
     lengths = ct.RangeDim(1, model.max_length, default=min(_DEFAULT_LENGTH, model.max_length))
-    function.set_input_types(
-        tuple(ct.TensorType(name, shape=(1, lengths), dtype=np.int32) for name in model.inputs)
-    )
+    function.set_input_types(tuple(ct.TensorType(name, shape=(1, lengths), dtype=np.int32) for name in model.inputs))
     program = Program()
     program.add_function("main", function)
     return program

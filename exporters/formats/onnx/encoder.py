@@ -79,7 +79,7 @@ class OnnxEncoderBuilder:
         weight = linear.weight
         if weight.quantized:
             return self._integer_product(hidden, weight.name, weight.quantized, linear.bias)
-        transposed = self._stored(f"{weight.name}.T", np.ascontiguousarray(weight.value.T))
+        transposed = self._stored(f"{weight.name}.T", np.ascontiguousarray(weight.floats.T))
         product = self._graph.node("MatMul", [hidden, transposed])
         return self._graph.node("Add", [product, self._float(linear.bias)]) if linear.bias else product
 
@@ -93,9 +93,7 @@ class OnnxEncoderBuilder:
         return self._graph.node({"relu": "Relu", "tanh": "Tanh"}[kind], [hidden])
 
     def pool(self, hidden: str, mask: str, pooling: Pooling) -> str:
-        pooled = {"cls": self._pool_cls, "mean": self._pool_mean, "max": self._pool_max}[pooling.mode](
-            hidden, mask
-        )
+        pooled = {"cls": self._pool_cls, "mean": self._pool_mean, "max": self._pool_max}[pooling.mode](hidden, mask)
         if not pooling.normalize:
             return pooled
         length = self._graph.node("ReduceL2", [pooled], axes=[-1], keepdims=1)
@@ -135,7 +133,7 @@ class OnnxEncoderBuilder:
         return self._graph.constant(f"{norm.weight.name}.no_bias", np.zeros(norm.weight.shape, np.float32))
 
     def _float(self, weight: Weight) -> str:
-        return self._stored(weight.name, weight.value)
+        return self._stored(weight.name, weight.floats)
 
     def _stored(self, name: str, values: np.ndarray) -> str:
         """A float constant as it is stored; float16 is widened when the model is loaded."""
@@ -177,7 +175,7 @@ def _packed(attention: Attention) -> Linear:
 def _joined(name: str, weights: list[Weight]) -> Weight:
     quantized = [weight.quantized for weight in weights if weight.quantized]
     if not quantized:
-        return Weight(name, np.concatenate([weight.value for weight in weights]))
+        return Weight(name, np.concatenate([weight.floats for weight in weights]))
     integers = np.concatenate([q.integers for q in quantized])
     return Weight(name, Quantized(integers, np.concatenate([q.scale for q in quantized]), quantized[0].bits))
 

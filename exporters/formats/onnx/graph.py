@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -55,7 +56,7 @@ class Graph:
         inputs: Sequence[str],
         output: str = "",
         domain: str = "",
-        **attributes: int | float | str | list[int],
+        **attributes: Any,
     ) -> str:
         """Add an operator with one output, which is returned."""
         return self.nodes(op, inputs, 1, output, domain, **attributes)[0]
@@ -67,7 +68,7 @@ class Graph:
         outputs: int,
         output: str = "",
         domain: str = "",
-        **attributes: int | float | str | list[int],
+        **attributes: Any,
     ) -> list[str]:
         """Add an operator with several outputs, which are named after the operator and its place."""
         self._domains.add(domain)
@@ -77,7 +78,7 @@ class Graph:
         self._graph.node.append(node)
         return names
 
-    def once(self, op: str, source: str, output: str, **attributes: int) -> str:
+    def once(self, op: str, source: str, output: str, **attributes: Any) -> str:
         """An operator on a constant, written the first time it is asked for."""
         if not any(output in node.output for node in self._graph.node):
             self.node(op, [source], output, **attributes)

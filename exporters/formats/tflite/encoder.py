@@ -140,8 +140,8 @@ class TfliteEncoderBuilder:
         if table.quantized:
             rows = [flat, self._graph.integers(table.name, table.quantized)]
             return self._graph.op(Ops.EMBEDDING_LOOKUP, rows, shape, version=4)
-        stored = self._graph.constant(table.name, table.value)
-        if table.value.dtype == np.float32:
+        stored = self._graph.constant(table.name, table.floats)
+        if table.floats.dtype == np.float32:
             return self._graph.op(Ops.EMBEDDING_LOOKUP, [flat, stored], shape)
         # Only the rows that were looked up are widened, not the table.
         rows16 = self._graph.op(Ops.GATHER, [stored, flat], shape, options("Gather"), dtype=Types.FLOAT16)
@@ -149,8 +149,8 @@ class TfliteEncoderBuilder:
 
     def _float(self, weight: Weight) -> int:
         """A float constant; float16 is widened, once, when the file is loaded."""
-        stored = self._graph.constant(weight.name, weight.value)
-        if weight.value.dtype == np.float32:
+        stored = self._graph.constant(weight.name, weight.floats)
+        if weight.floats.dtype == np.float32:
             return stored
         if weight.name not in self._wide:
             self._wide[weight.name] = self._dequantize(stored)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mobile_llm.backends.native import native_stderr_silenced
 from mobile_llm.backends.tflite import TfliteSession
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact
@@ -29,7 +30,8 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> Tflit
                 tensor.quantization = None
     builder = flatbuffers.Builder(1 << 24)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return TfliteSession(Interpreter(model_content=bytes(builder.Output()), num_threads=threads))
+    with native_stderr_silenced():
+        return TfliteSession(Interpreter(model_content=bytes(builder.Output()), num_threads=threads))
 
 
 def _widened(model: Any, tensor: Any, schema: Any) -> int:

@@ -43,7 +43,5 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> MilSe
     try:
         import torch  # noqa: F401 - asked for here, so that the answer is a sentence
     except ImportError:
-        raise BackendUnavailable(
-            'the evaluator of Core ML needs torch: pip install "mobile-llm[export]"'
-        ) from None
+        raise BackendUnavailable('the evaluator of Core ML needs torch: pip install "mobile-llm[export]"') from None
     return MilSession(inside(bundle, artifact.path))

@@ -30,7 +30,7 @@ def _unary(function: Callable[[T], T]) -> Callable[[T], T]:
     return lambda x: function(x)
 
 
-def _binary(function: Callable[[T, T], T]) -> Callable[[T, T], T]:
+def _binary(function: Callable[..., T]) -> Callable[[T, T], T]:
     return lambda x, y: function(x, y)
 
 
@@ -157,6 +157,10 @@ def _range_1d(start: T, end: T, step: T) -> T:
     return torch.arange(start.item(), end.item(), step.item(), dtype=start.dtype)
 
 
+def _select(cond: T, a: T, b: T) -> T:
+    return torch.where(cond, a, b)
+
+
 def _clip(x: T, alpha: T, beta: T) -> T:
     return x.clamp(float(alpha), float(beta))
 
@@ -189,28 +193,31 @@ def _blockwise_shift_scale(data: T, scale: T, offset: T | None = None) -> T:
     return (wide - spread(offset) if offset is not None else wide) * spread(scale)
 
 
+_UNARY: Mapping[str, Callable[[T], T]] = {
+    "identity": lambda x: x, "abs": torch.abs, "exp": torch.exp, "sqrt": torch.sqrt, "square": torch.square,
+    "tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu, "silu": functional.silu, "erf": torch.erf,
+    "sin": torch.sin, "cos": torch.cos, "floor": torch.floor, "ceil": torch.ceil, "sign": torch.sign,
+    "logical_not": torch.logical_not, "shape": _shape,
+}  # fmt: skip
+_BINARY: Mapping[str, Callable[..., Any]] = {
+    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "real_div": torch.true_divide,
+    "floor_div": torch.floor_divide, "maximum": torch.maximum, "minimum": torch.minimum, "pow": torch.pow,
+    "mod": torch.remainder, "equal": torch.eq, "not_equal": torch.ne, "less": torch.lt, "less_equal": torch.le,
+    "greater": torch.gt, "greater_equal": torch.ge, "logical_and": torch.logical_and, "logical_or": torch.logical_or,
+}  # fmt: skip
+_REDUCTIONS: Mapping[str, Callable[[T, list[int], bool], T]] = {
+    "reduce_sum": lambda x, axes, keep: x.sum(axes, keep),
+    "reduce_mean": lambda x, axes, keep: x.mean(axes, keep),
+    "reduce_max": lambda x, axes, keep: x.amax(axes, keep),
+    "reduce_min": lambda x, axes, keep: x.amin(axes, keep),
+    "reduce_l2_norm": lambda x, axes, keep: x.square().sum(axes, keep).sqrt(),
+    "reduce_sum_square": lambda x, axes, keep: x.square().sum(axes, keep),
+}
+
 OPS: Mapping[str, Callable[..., Any]] = {
-    **{name: _unary(f) for name, f in {
-        "identity": lambda x: x, "abs": torch.abs, "exp": torch.exp, "sqrt": torch.sqrt, "square": torch.square,
-        "tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu, "silu": functional.silu, "erf": torch.erf,
-        "sin": torch.sin, "cos": torch.cos, "floor": torch.floor, "ceil": torch.ceil, "sign": torch.sign,
-        "logical_not": torch.logical_not, "shape": _shape,
-    }.items()},
-    **{name: _binary(f) for name, f in {
-        "add": torch.add, "sub": torch.sub, "mul": torch.mul, "real_div": torch.true_divide,
-        "floor_div": torch.floor_divide, "maximum": torch.maximum, "minimum": torch.minimum, "pow": torch.pow,
-        "mod": torch.remainder, "equal": torch.eq, "not_equal": torch.ne, "less": torch.lt, "less_equal": torch.le,
-        "greater": torch.gt, "greater_equal": torch.ge, "logical_and": torch.logical_and,
-        "logical_or": torch.logical_or,
-    }.items()},
-    **{name: _reduction(f) for name, f in {
-        "reduce_sum": lambda x, axes, keep: x.sum(axes, keep),
-        "reduce_mean": lambda x, axes, keep: x.mean(axes, keep),
-        "reduce_max": lambda x, axes, keep: x.amax(axes, keep),
-        "reduce_min": lambda x, axes, keep: x.amin(axes, keep),
-        "reduce_l2_norm": lambda x, axes, keep: x.square().sum(axes, keep).sqrt(),
-        "reduce_sum_square": lambda x, axes, keep: x.square().sum(axes, keep),
-    }.items()},
+    **{name: _unary(function) for name, function in _UNARY.items()},
+    **{name: _binary(function) for name, function in _BINARY.items()},
+    **{name: _reduction(function) for name, function in _REDUCTIONS.items()},
     "rsqrt": _with_epsilon(lambda x, epsilon: torch.rsqrt(x + epsilon)),
     "log": _with_epsilon(lambda x, epsilon: torch.log(x + epsilon)),
     "inverse": _with_epsilon(lambda x, epsilon: 1 / (x + epsilon)),
@@ -218,7 +225,7 @@ OPS: Mapping[str, Callable[..., Any]] = {
     "gelu": _gelu, "gather": _gather, "reshape": _reshape, "transpose": _transpose, "expand_dims": _expand_dims,
     "squeeze": _squeeze, "concat": _concat, "stack": _stack, "split": _split, "slice_by_index": _slice_by_index,
     "slice_by_size": _slice_by_size, "tile": _tile, "fill": _fill, "range_1d": _range_1d, "clip": _clip,
-    "select": lambda cond, a, b: torch.where(cond, a, b),
+    "select": _select,
     "constexpr_affine_dequantize": _affine_dequantize,
     "constexpr_blockwise_shift_scale": _blockwise_shift_scale,
 }  # fmt: skip
