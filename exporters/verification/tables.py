@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exporters.verification.evaluation import Evaluation, Score
-from exporters.verification.rows import Row, summary
+from exporters.verification.rows import Row, sentence, summary
 
 _STYLE = {"passed": "green", "failed": "bold white on red", "not_checked": "bold black on yellow"}
 
@@ -21,38 +21,43 @@ def print_rows(rows: Sequence[Row], as_json: bool, more: Mapping[str, Any]) -> N
     from rich.console import Console
 
     console = Console()
-    console.print(_table(_worst(rows)))
+    console.print(_table(rows))
     counts = summary(rows)
     console.print(" · ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.items()))
+    for row in rows:
+        if row.status != "passed":
+            console.print(sentence(row), style=_STYLE[row.status], highlight=False)
 
 
-def _table(rows: Sequence[tuple[Row, int]]) -> Any:
+def _table(rows: Sequence[Row]) -> Any:
+    """One line per artifact and runtime, with the comparison that came nearest to its limit."""
     from rich.table import Table
 
     table = Table(title="Compared with the PyTorch model", title_justify="left")
-    for name in ("artifact", "metric", "worst", "limit", "rows", "status", "where"):
-        table.add_column(name, justify="right" if name in ("worst", "limit", "rows") else "left")
-    for row, count in rows:
-        style = _STYLE[row.status]
-        shown = f"[{style}]{row.status.replace('_', ' ')}[/]"
-        table.add_row(row.artifact, row.metric, _number(row.value), _number(row.limit), str(count), shown, row.where)
+    for name in ("artifact", "runtime", "nearest to its limit", "value", "limit", "checks"):
+        table.add_column(name, justify="right" if name in ("value", "limit") else "left", overflow="fold")
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.artifact, row.where.split()[0].rstrip(",")), []).append(row)
+    for (artifact, runtime), group in groups.items():
+        worst = max(group, key=_nearness)
+        metric = worst.metric.replace("_", " ").replace(" to the twin, exact", "")
+        table.add_row(artifact, runtime, metric, _number(worst.value), _number(worst.limit), _counts(group))
     return table
 
 
-def _worst(rows: Sequence[Row]) -> list[tuple[Row, int]]:
-    """One line per artifact, metric and runtime: the row nearest to its limit, or beyond it."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.artifact, row.metric, row.where), []).append(row)
-    return [(max(group, key=_badness), len(group)) for group in groups.values()]
+def _counts(rows: Sequence[Row]) -> str:
+    counts = summary(rows).items()
+    return ", ".join(f"[{_STYLE[status]}]{n} {status.replace('_', ' ')}[/]" for status, n in counts if n)
 
 
-def _badness(row: Row) -> tuple[int, float]:
+def _nearness(row: Row) -> tuple[int, float]:
+    """What failed first, then what was not checked, then how much of the limit is used up."""
     order = {"passed": 0, "not_checked": 1, "failed": 2}[row.status]
     if row.value is None or row.limit is None:
         return order, 0.0
-    upward = "cosine" in row.metric or "agreement" in row.metric
-    return order, (row.limit - row.value) if upward else (row.value - row.limit)
+    value, limit = (1 - row.value, 1 - row.limit) if row.limit > 0.5 and row.value <= 1.001 else (row.value, row.limit)
+    return order, value / limit if limit else value
 
 
 def _number(value: float | None) -> str:

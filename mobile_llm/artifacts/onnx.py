@@ -1,6 +1,7 @@
 """ONNX files (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto): the main graph, constants left on disk.
 
-Subgraphs of control flow and local functions are not entered, except to find the external data they name.
+The branches of control flow are functions among an operator's attributes. Local functions are not entered, except to
+find the external data they name.
 """
 
 from __future__ import annotations
@@ -82,19 +83,19 @@ def _function(graph: Message, folder: Path) -> Function:
         name=graph.text(2),
         inputs=tuple(info.text(1) for info in graph.messages(11) if info.text(1) not in constants),
         outputs=tuple(info.text(1) for info in graph.messages(12)),
-        ops=tuple(_op(node) for node in graph.messages(1)),
+        ops=tuple(_op(node, folder) for node in graph.messages(1)),
         tensors=tensors,
     )
 
 
-def _op(node: Message) -> Op:
+def _op(node: Message, folder: Path) -> Op:
     domain = node.text(7)
     kind = f"{domain}.{node.text(4)}" if domain not in ("", "ai.onnx") else node.text(4)
-    attributes = {a.text(1): _attribute(a) for a in node.messages(5)}
+    attributes = {a.text(1): _attribute(a, folder) for a in node.messages(5)}
     return Op(kind, {"inputs": tuple(node.texts(1))}, tuple(node.texts(2)), attributes, node.text(3))
 
 
-def _attribute(attribute: Message) -> Any:
+def _attribute(attribute: Message, folder: Path) -> Any:
     readers: dict[int, Callable[[Message], Any]] = {
         1: lambda a: a.number(2),
         2: lambda a: a.integer(3),
@@ -102,6 +103,7 @@ def _attribute(attribute: Message) -> Any:
         4: lambda a: _values(a.message(5)),
         6: lambda a: a.numbers(7, "<f4").tolist(),
         7: lambda a: a.integers(8),
+        5: lambda a: _function(a.message(6), folder),
         8: lambda a: a.texts(9),
     }
     reader = readers.get(attribute.integer(20))

@@ -25,7 +25,8 @@ class TfliteSession:
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         signature = entry.signature or "serving_default"
         if signature not in self._runners:
-            self._runners[signature] = self._interpreter.get_signature_runner(signature)
+            with native_stderr_silenced():
+                self._runners[signature] = self._interpreter.get_signature_runner(signature)
         feeds = {b.name: np.ascontiguousarray(inputs[role], b.dtype) for role, b in entry.inputs.items()}
         results = self._runners[signature](**feeds)
         return {role: results[binding.name] for role, binding in entry.outputs.items()}

@@ -1,9 +1,11 @@
 """The encoder family in ONNX, laid out for onnxruntime's CPU kernels on phones.
 
 Fused by hand, as the runtime's own optimizer would only do in part: query, key and value are one matrix
-product, MultiHeadAttention does scores, softmax and sum, SkipLayerNormalization takes the residual, BiasGelu
-the bias of the product before it. int8 products are DynamicQuantizeMatMul: our integers per output channel,
-activations quantized at run time with one range for the tensor.
+product, MultiHeadAttention does scores, softmax and sum (without a mask, where there is no padding, in blocks that
+stay in the cache), BiasGelu the bias of the product before it. The residual
+is a Sum and a LayerNormalization: SkipLayerNormalization, into which the optimizer would fuse an Add, takes three
+times as long. int8 products are DynamicQuantizeMatMul: our integers per output channel, activations quantized at
+run time with one range for the tensor, in the feed-forward block with one for each token.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class OnnxEncoderBuilder:
     def __init__(self, graph: Graph, outputs: dict[str, tuple[int | str, ...]]) -> None:
         self._graph = graph
         self._outputs = outputs
+        self._unpadded = ""
 
     def input(self, name: str) -> str:
         return self._graph.input(name, INT64, ("batch", "sequence"))
@@ -47,29 +50,31 @@ class OnnxEncoderBuilder:
         return self._norm(hidden, embeddings.norm)
 
     def attention_mask(self, mask: str) -> str:
-        """The mask (batch, sequence) as int32, 0 for padding."""
+        """The mask (batch, sequence) as int32, 0 for padding; and whether there is any."""
+        smallest = self._graph.node("ReduceMin", [mask], keepdims=0)
+        self._unpadded = self._graph.node("Cast", [smallest], to=BOOL)
         return self._graph.node("Cast", [mask], to=INT32)
 
     def attention(self, hidden: str, attention: Attention, mask: str) -> str:
         packed = self.linear(hidden, _packed(attention))
         query, key, value = self._graph.nodes("Split", [packed], 3, axis=-1)
-        context = self._graph.node(
-            "MultiHeadAttention", [query, key, value, "", mask], domain=CONTRIB, num_heads=attention.heads
+        unpadded, padded = [query, key, value], [query, key, value, "", mask]
+        context = self._graph.either(
+            self._unpadded, [unpadded, padded], "MultiHeadAttention", num_heads=attention.heads
         )
         return self.linear(context, attention.output)
 
     def feed_forward(self, hidden: str, feed_forward: FeedForward) -> str:
         up, kind = feed_forward.up, feed_forward.activation
         if up.bias and kind in _GELU_WITH_BIAS:
-            product = self.linear(hidden, Linear(up.weight))
+            product = self._per_token(hidden, Linear(up.weight))
             expanded = self._graph.node(_GELU_WITH_BIAS[kind], [product, self._float(up.bias)], domain=CONTRIB)
         else:
-            expanded = self.activation(self.linear(hidden, up), kind)
-        return self.linear(expanded, feed_forward.down)
+            expanded = self.activation(self._per_token(hidden, up), kind)
+        return self._per_token(expanded, feed_forward.down)
 
     def add_norm(self, hidden: str, residual: str, norm: Norm) -> str:
-        inputs = [hidden, residual, self._float(norm.weight), self._norm_bias(norm)]
-        return self._graph.node("SkipLayerNormalization", inputs, domain=CONTRIB, epsilon=norm.eps)
+        return self._norm(self._graph.node("Sum", [hidden, residual]), norm)
 
     def first_token(self, hidden: str) -> str:
         index = self._graph.constant("first", np.array(0, np.int64))
@@ -106,6 +111,20 @@ class OnnxEncoderBuilder:
         scale = g.constant(f"{name}.scale", weight.scale[:, 0])
         inputs = [hidden, integers, scale] + (["", self._float(bias)] if bias else [])
         return g.node("DynamicQuantizeMatMul", inputs, domain=CONTRIB)
+
+    def _per_token(self, hidden: str, linear: Linear) -> str:
+        """A product whose int8 activations are rounded token by token. A few tokens carry values fifty times larger
+        than the rest; with one range for all, the others would keep two bits. Rows are divided by their largest
+        entry before the product and multiplied by it after."""
+        if not linear.weight.quantized:
+            return self.linear(hidden, linear)
+        g = self._graph
+        smallest = g.constant("smallest_range", np.array(1e-20, np.float32))
+        largest = g.node("ReduceMax", [g.node("Abs", [hidden])], axes=[-1], keepdims=1)
+        scale = g.node("Max", [largest, smallest])
+        product = self.linear(g.node("Div", [hidden, scale]), Linear(linear.weight))
+        product = g.node("Mul", [product, scale])
+        return g.node("Add", [product, self._float(linear.bias)]) if linear.bias else product
 
     def _rows(self, table: Weight, ids: str) -> str:
         """Rows of a table; of an integer table the few that are looked up are dequantized."""

@@ -78,6 +78,17 @@ class Graph:
         self._graph.node.append(node)
         return names
 
+    def either(self, condition: str, branches: Sequence[Sequence[str]], op: str, **attributes: Any) -> str:
+        """One contrib operator with other inputs where the scalar `condition` holds than where it does not."""
+        self._domains.add(CONTRIB)
+        base = f"{op}_{len(self._graph.node)}"
+        graphs = []
+        for branch, inputs in zip(("then", "else"), branches):
+            result = helper.make_empty_tensor_value_info(f"{base}.{branch}")
+            node = helper.make_node(op, inputs, [result.name], name=f"{result.name}/node", domain=CONTRIB, **attributes)
+            graphs.append(helper.make_graph([node], f"{base}/{branch}", [], [result]))
+        return self.node("If", [condition], base, then_branch=graphs[0], else_branch=graphs[1])
+
     def once(self, op: str, source: str, output: str, **attributes: Any) -> str:
         """An operator on a constant, written the first time it is asked for."""
         if not any(output in node.output for node in self._graph.node):
