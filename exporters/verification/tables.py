@@ -8,6 +8,15 @@ from typing import Any
 from exporters.verification.evaluation import Evaluation, Score
 from exporters.verification.rows import Row, sentence, summary
 
+# A metric's name in a narrow column.
+_SHORT = {
+    "largest_difference": "largest difference",
+    "relative_error": "relative error",
+    "smallest_cosine": "smallest cosine",
+    "texts whose ids differ": "ids that differ",
+    "texts whose decoding differs": "decoded texts",
+    "labels that differ from config.json": "config's labels",
+}
 _STYLE = {"passed": "green", "failed": "bold white on red", "not_checked": "bold black on yellow"}
 
 
@@ -31,24 +40,31 @@ def print_rows(rows: Sequence[Row], as_json: bool, more: Mapping[str, Any]) -> N
 
 def _table(rows: Sequence[Row]) -> Any:
     """One line per artifact and runtime, with the comparison that came nearest to its limit."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="Compared with the PyTorch model", title_justify="left")
-    for name in ("artifact", "runtime", "nearest to its limit", "value", "limit", "checks"):
-        table.add_column(name, justify="right" if name in ("value", "limit") else "left", overflow="fold")
+    table = Table(title="Compared with the PyTorch model", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    for name in ("artifact", "run in", "nearest to limit", "value", "limit", "checks"):
+        table.add_column(name, justify="right" if name in ("value", "limit") else "left")
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.artifact, row.where.split()[0].rstrip(",")), []).append(row)
+        groups.setdefault((row.artifact, _runtime(row)), []).append(row)
     for (artifact, runtime), group in groups.items():
         worst = max(group, key=_nearness)
-        metric = worst.metric.replace("_", " ").replace(" to the twin, exact", "")
+        metric = _SHORT.get(worst.metric.split(" to the twin")[0], worst.metric)
         table.add_row(artifact, runtime, metric, _number(worst.value), _number(worst.limit), _counts(group))
     return table
 
 
+def _runtime(row: Row) -> str:
+    """Who ran it: what its version is of, or what is exact about it."""
+    backend, _, rest = row.where.partition(" (")
+    return "float32 view" if backend.endswith("-exact") else rest.split()[0] if rest else backend.split()[0].rstrip(",")
+
+
 def _counts(rows: Sequence[Row]) -> str:
     counts = summary(rows).items()
-    return ", ".join(f"[{_STYLE[status]}]{n} {status.replace('_', ' ')}[/]" for status, n in counts if n)
+    return "\n".join(f"[{_STYLE[status]}]{n} {status.replace('_', ' ')}[/]" for status, n in counts if n)
 
 
 def _nearness(row: Row) -> tuple[int, float]:
@@ -71,11 +87,13 @@ def print_evaluation(result: Evaluation, as_json: bool) -> None:
 
         print_json(result.as_json())
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{result.metric} on {result.examples:,} rows", title_justify="left")
-    for name in ("", result.metric, "difference, 95 % interval", "same label as PyTorch", "rows that differ"):
+    title = f"{result.metric} on {result.examples:,} rows, beside the PyTorch model"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    for name in ("", result.metric, "points, 95 % interval", "same label", "unlike"):
         table.add_column(name, justify="left" if not name else "right")
     if result.reference is not None:
         table.add_row("PyTorch model", f"{result.reference:.4f}", "", "", "")
@@ -92,5 +110,5 @@ def _beside_the_model(score: Score) -> tuple[str, str, str]:
     difference = score.difference
     if difference is None or score.agreement is None:
         return "", "", ""
-    points = f"{100 * difference.mean:+.2f} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}] points"
+    points = f"{100 * difference.mean:+.2f} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
     return points, f"{score.agreement:.2%}", str(len(score.disagreements))
