@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mobile_llm.errors import InvalidSpec, OutputExists
 
@@ -17,6 +19,14 @@ def refuse_taken(output: Path, force: bool) -> None:
         raise OutputExists(f"{output} exists; choose another output, or pass --force to replace it")
     if output.is_file():
         raise OutputExists(f"{output} is a file, and a folder goes there; choose another output")
+
+
+def save_json(path: Path, document: Any) -> None:
+    """Write a document whole or not at all; an earlier one is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.tmp")
+    scratch.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    scratch.replace(path)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 HELP = "measure task accuracy and agreement of every artifact on your own data"
 EXTRA = "export-onnx,export-tflite,export-coreml"
@@ -16,28 +15,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifact", default="", metavar="LIST", help="such as onnx/int8,tflite/int8; default: all")
     parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
     parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
+    parser.add_argument("--save", metavar="FILE", help="write the figures as JSON too")
 
 
 def run(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
     from exporters.progress import shown
+    from exporters.staging import save_json
     from exporters.verification.evaluation import evaluate
     from exporters.verification.tables import print_evaluation
     from mobile_llm.bundle import Bundle
 
+    bundle = Bundle.open(args.bundle)
     artifacts = tuple(filter(None, args.artifact.split(",")))
     with shown() as watch:
-        result = evaluate(
-            Bundle.open(args.bundle),
-            _data(args),
-            args.model,
-            artifacts,
-            watch,
-            args.text_column,
-            args.label_column,
-        )
+        result = evaluate(bundle, args.data, args.model, artifacts, watch, args.text_column, args.label_column)
+    if args.save:
+        save_json(Path(args.save), result.as_json())
     print_evaluation(result, args.json)
     return 0
-
-
-def _data(args: argparse.Namespace) -> Any:
-    return args.data

@@ -17,6 +17,7 @@ _SHORT = {
     "texts whose decoding differs": "decoded texts",
     "labels that differ from config.json": "config's labels",
 }
+_RUNTIMES = {"ai-edge-litert": "LiteRT", "tensorflow": "TensorFlow", "mobile-llm": "MIL evaluator"}
 _STYLE = {"passed": "green", "failed": "bold white on red", "not_checked": "bold black on yellow"}
 
 
@@ -43,9 +44,11 @@ def _table(rows: Sequence[Row]) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="Compared with the PyTorch model", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(
+        title="Compared with the PyTorch model", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False
+    )
     for name in ("artifact", "run in", "nearest to limit", "value", "limit", "checks"):
-        table.add_column(name, justify="right" if name in ("value", "limit") else "left")
+        table.add_column(name, justify="right" if name in ("value", "limit") else "left", no_wrap=True)
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.artifact, _runtime(row)), []).append(row)
@@ -59,7 +62,10 @@ def _table(rows: Sequence[Row]) -> Any:
 def _runtime(row: Row) -> str:
     """Who ran it: what its version is of, or what is exact about it."""
     backend, _, rest = row.where.partition(" (")
-    return "float32 view" if backend.endswith("-exact") else rest.split()[0] if rest else backend.split()[0].rstrip(",")
+    if backend.endswith("-exact"):
+        return "float32 view"
+    package = rest.split()[0] if rest else backend.split()[0].rstrip(",")
+    return _RUNTIMES.get(package, package)
 
 
 def _counts(rows: Sequence[Row]) -> str:
@@ -77,7 +83,7 @@ def _nearness(row: Row) -> tuple[int, float]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.6f}" if 0.9 < value < 1 else f"{value:.3g}"
+    return "–" if value is None else f"{value:.5f}" if 0.9 < value < 1 else f"{value:.2g}"
 
 
 def print_evaluation(result: Evaluation, as_json: bool) -> None:

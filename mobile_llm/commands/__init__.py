@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from mobile_llm import __version__, registry
@@ -29,16 +29,23 @@ log = logging.getLogger("mobile_llm")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Every error is one sentence on stderr, never a traceback."""
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
-    modules = {name: registry.find(_GROUP, name) for name in _names()}
-    args = build_parser(modules).parse_args(argv)
+    modules = command_modules()
+    args = build_parser(modules)[0].parse_args(argv)
     try:
         return modules[args.command].run(args)
     except BaseException as error:
         return _report(error, modules[args.command], args.json)
 
 
-def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def command_modules() -> dict[str, ModuleType]:
+    """Every installed command, in the order in which a user meets them."""
+    return {name: registry.find(_GROUP, name) for name in _names()}
+
+
+def build_parser(
+    modules: dict[str, ModuleType],
+) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser of the program, and those of its commands."""
     parser = argparse.ArgumentParser(
         prog="mobile-llm",
         description="Export a model to verified ONNX, TFLite and Core ML artifacts, run them, measure them.",
@@ -49,7 +56,7 @@ def build_parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
         command.add_argument("--json", action="store_true", help="print exactly one JSON document on stdout")
-    return parser
+    return parser, commands.choices
 
 
 def print_json(document: object) -> None:
