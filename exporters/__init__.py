@@ -23,6 +23,7 @@ def export(
     recipes: Sequence[str] = ("fp32", "int8"),
     pooling: str | None = None,
     normalize: bool = False,
+    eval_data: str | None = None,
     force: bool = False,
     strict: bool = False,
 ) -> ExportResult:
@@ -32,6 +33,7 @@ def export(
         task: "text-classification" or "feature-extraction".
         pooling: "mean", "cls" or "max" instead of what the model's modules.json says; with `normalize` the
             vector has length 1.
+        eval_data: labelled rows (a file or `package:` source) on which every artifact's accuracy is compared.
         force: replace an existing bundle once the new one has passed.
         strict: treat what could not be checked as a failure.
 
@@ -43,7 +45,7 @@ def export(
 
     chosen = Pooling(pooling_mode(pooling), normalize) if pooling else None
     spec = ExportSpec(
-        str(model), task, Path(output), tuple(formats), tuple(recipes), chosen, force=force, strict=strict
+        str(model), task, Path(output), tuple(formats), tuple(recipes), chosen, eval_data, force=force, strict=strict
     )
     return run_export(spec)
 

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from exporters.architectures import describe
 from exporters.architectures.blocks import EncoderModel
+from exporters.data import Dataset, load_dataset
 from exporters.packaging import copy_source_files, describe_artifact, write_manifest, write_verification
 from exporters.progress import Watch, silent
 from exporters.quantization.recipes import RECIPES, as_stored
 from exporters.sources.huggingface import HuggingFaceSource, open_source
 from exporters.spec import ExportSpec
 from exporters.staging import refuse_taken, staged_folder
+from exporters.verification.accuracy import check_accuracy
 from exporters.verification.bundles import check_bundle, gate
 from exporters.verification.golden import make_golden
 from exporters.verification.rows import Row
@@ -45,6 +47,7 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
     watch(f"loading {spec.model}")
     source = open_source(spec.model, spec.task, spec.pooling)
     model = describe(source.model, source.pooling)
+    data = _read_data(spec, source)
     artifact_ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
     with staged_folder(spec.output, spec.force, marker="manifest.json") as folder:
         copy_source_files(source, folder)
@@ -52,7 +55,7 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
         golden = make_golden(source, model, artifact_ids)
         golden.write(folder)
         artifacts = dict(_write_artifacts(model, artifact_ids, folder, watch))
-        rows = _package(source, artifacts, folder, watch)
+        rows = _package(source, artifacts, data, folder, watch)
         gate(rows, spec.strict)
     return ExportResult(spec.output, artifacts, tuple(rows))
 
@@ -70,10 +73,20 @@ def _write_artifacts(
             yield artifact_id, describe_artifact(folder, artifact_id, lowered)
 
 
-def _package(source: HuggingFaceSource, artifacts: dict[str, Artifact], folder: Path, watch: Watch) -> list[Row]:
+def _read_data(spec: ExportSpec, source: HuggingFaceSource) -> Dataset | None:
+    """The rows to measure accuracy on, read before any work is done."""
+    if spec.eval_data is None:
+        return None
+    return load_dataset(spec.eval_data, spec.text_column, spec.label_column).with_label_names(source.labels)
+
+
+def _package(
+    source: HuggingFaceSource, artifacts: dict[str, Artifact], data: Dataset | None, folder: Path, watch: Watch
+) -> list[Row]:
     """Manifest, then comparison of what now lies in the folder, as a user would open it."""
     write_manifest(source, artifacts, folder)
     bundle = Bundle.open(folder)
     rows = check_bundle(bundle, Golden.read(folder), lambda what: watch(f"comparing {what}"))
+    rows += check_accuracy(bundle, data, source, lambda what: watch(f"accuracy of {what}"))
     write_verification(rows, folder)
     return rows

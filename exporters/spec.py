@@ -19,7 +19,8 @@ POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 class ExportSpec:
     """One export. `model` is a folder or a hub id; each recipe is written in each format.
 
-    `pooling` replaces what the model's modules.json says; `strict` makes `not_checked` a failure.
+    `pooling` replaces what the model's modules.json says; `eval_data` are labelled rows on which every
+    artifact's accuracy is compared; `strict` makes `not_checked` a failure.
     """
 
     model: str
@@ -28,6 +29,9 @@ class ExportSpec:
     formats: tuple[str, ...] = FORMATS
     recipes: tuple[str, ...] = ("fp32", "int8")
     pooling: Pooling | None = None
+    eval_data: str | None = None
+    text_column: str = "text"
+    label_column: str = "label"
     force: bool = False
     strict: bool = False
 
@@ -35,6 +39,8 @@ class ExportSpec:
         _one_of("task", (self.task,), TASKS)
         _one_of("format", self.formats, FORMATS)
         _one_of("recipe", self.recipes, RECIPES)
+        if self.eval_data and self.task != "text-classification":
+            raise InvalidSpec(f"accuracy needs labels, and {self.task} has none; leave out the evaluation data")
         if self.pooling and self.task != "feature-extraction":
             raise InvalidSpec(f"pooling belongs to feature-extraction, not to {self.task}; leave it out")
 

@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="the bundle's folder")
     parser.add_argument("--pooling", metavar="MODE", help="mean, cls or max, instead of what modules.json says")
     parser.add_argument("--normalize", action="store_true", help="with --pooling: scale embeddings to length 1")
+    parser.add_argument("--eval-data", metavar="SOURCE", help="labelled rows to compare every artifact's accuracy on")
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
+    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--strict", action="store_true", help="fail where something could not be checked")
 
@@ -48,6 +51,9 @@ def _spec(args: argparse.Namespace) -> Any:
         formats=tuple(args.formats.split(",")),
         recipes=tuple(args.recipe.split(",")),
         pooling=Pooling(pooling_mode(args.pooling), args.normalize) if args.pooling else None,
+        eval_data=args.eval_data,
+        text_column=args.text_column,
+        label_column=args.label_column,
         force=args.force,
         strict=args.strict,
     )

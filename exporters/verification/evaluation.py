@@ -90,7 +90,7 @@ def evaluate(
     if task.name == "text-classification":
         rows = load_dataset(data, text_column, label_column).with_label_names(task.labels)
         source = _open(bundle, model, watch) if model else None
-        return evaluate_labels(bundle, chosen, rows.texts, np.array(rows.labels), source, watch)
+        return evaluate_labels(bundle, chosen, rows.texts, rows.labels, source, watch)
     if model is None:
         raise InvalidSpec("embeddings have no label to be right about; pass --model DIR to compare them with it")
     texts = load_texts(data, text_column)
@@ -108,7 +108,7 @@ def evaluate_labels(
     bundle: Bundle,
     artifact_ids: Sequence[str],
     texts: Sequence[str],
-    targets: np.ndarray,
+    targets: Sequence[int],
     source: HuggingFaceSource | None,
     watch: Watch = silent,
 ) -> Evaluation:
@@ -116,17 +116,18 @@ def evaluate_labels(
     if source:
         watch("the PyTorch model")
     reference = _model_outputs(source, texts)["logits"] if source else None
+    wanted = np.array(targets)
     labels = bundle.manifest.task.labels
 
     def score(logits: np.ndarray) -> Score:
-        right = logits.argmax(-1) == targets
+        right = logits.argmax(-1) == wanted
         if reference is None:
             return Score(float(right.mean()))
-        difference = paired_difference(right, reference.argmax(-1) == targets)
+        difference = paired_difference(right, reference.argmax(-1) == wanted)
         return Score(float(right.mean()), agreement(logits, reference), difference, _unlike(logits, reference, labels))
 
     scores, missing = _run_all(bundle, artifact_ids, texts, "logits", score, watch)
-    own = float((reference.argmax(-1) == targets).mean()) if reference is not None else None
+    own = float((reference.argmax(-1) == wanted).mean()) if reference is not None else None
     return Evaluation("accuracy", len(texts), own, scores, missing)
 
 

@@ -1,0 +1,43 @@
+"""The task itself as a gate: what an artifact may lose of the PyTorch model's accuracy on the user's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from exporters.data import Dataset
+from exporters.progress import Watch
+from exporters.sources.huggingface import HuggingFaceSource
+from exporters.verification.evaluation import Score, evaluate_labels
+from exporters.verification.limits import limits_for
+from exporters.verification.rows import Row, Status, here, not_checked
+from mobile_llm.bundle import Bundle
+
+_METRIC = "accuracy lost, points"
+
+
+def check_accuracy(bundle: Bundle, data: Dataset | None, source: HuggingFaceSource, watch: Watch) -> Iterator[Row]:
+    """One row per artifact of a classifier; without data each is `not_checked`."""
+    if bundle.manifest.task.name != "text-classification":
+        return
+    artifacts = bundle.manifest.artifacts
+    if data is None:
+        for artifact_id in artifacts:
+            yield not_checked(artifact_id, "encode", _METRIC, "no labelled rows were given; pass --eval-data SOURCE")
+        return
+    result = evaluate_labels(bundle, list(artifacts), data.texts, data.labels, source, watch)
+    for artifact_id, score in result.scores.items():
+        yield _row(artifact_id, artifacts[artifact_id].precision, artifacts[artifact_id].format, score, len(data))
+    for artifact_id, reason in result.not_checked.items():
+        yield not_checked(artifact_id, "encode", _METRIC, reason)
+
+
+def _row(artifact_id: str, precision: str, format_name: str, score: Score, rows: int) -> Row:
+    """Failed where the loss is above the limit beyond chance: the whole of its 95 % interval is."""
+    (limit,) = limits_for("accuracy", "reference", precision, format_name)
+    assert score.difference is not None and score.agreement is not None  # the PyTorch model was measured beside
+    lost, low, high = (-100 * value for value in (score.difference.mean, score.difference.high, score.difference.low))
+    status: Status = "failed" if low > limit.limit else "passed"
+    reason = (
+        f"{rows} rows, 95 % interval {low:+.2f} to {high:+.2f}, same label on {score.agreement:.2%}; {limit.reason}"
+    )
+    return Row(artifact_id, "encode", _METRIC, lost, limit.limit, status, reason, here(f"{format_name} (evaluate)"))
