@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 
 from exporters.data import Dataset
 from exporters.progress import Watch
 from exporters.sources.huggingface import HuggingFaceSource
+from exporters.verification.artifacts import CHECKERS
 from exporters.verification.evaluation import Score, evaluate_labels
 from exporters.verification.limits import limits_for
 from exporters.verification.rows import Row, Status, here, not_checked
 from mobile_llm.bundle import Bundle
 
-_METRIC = "accuracy lost, points"
+_METRIC = "points of accuracy lost"
 
 
 def check_accuracy(bundle: Bundle, data: Dataset | None, source: HuggingFaceSource, watch: Watch) -> Iterator[Row]:
@@ -34,10 +36,14 @@ def check_accuracy(bundle: Bundle, data: Dataset | None, source: HuggingFaceSour
 def _row(artifact_id: str, precision: str, format_name: str, score: Score, rows: int) -> Row:
     """Failed where the loss is above the limit beyond chance: the whole of its 95 % interval is."""
     (limit,) = limits_for("accuracy", "reference", precision, format_name)
-    assert score.difference is not None and score.agreement is not None  # the PyTorch model was measured beside
-    lost, low, high = (-100 * value for value in (score.difference.mean, score.difference.high, score.difference.low))
+    if score.difference is None or score.agreement is None:
+        return not_checked(artifact_id, "encode", _METRIC, "the PyTorch model was not measured beside it")
+    gained = score.difference
+    lost, low, high = (0.0 - 100 * value for value in (gained.mean, gained.high, gained.low))
     status: Status = "failed" if low > limit.limit else "passed"
     reason = (
         f"{rows} rows, 95 % interval {low:+.2f} to {high:+.2f}, same label on {score.agreement:.2%}; {limit.reason}"
     )
-    return Row(artifact_id, "encode", _METRIC, lost, limit.limit, status, reason, here(f"{format_name} (evaluate)"))
+    backend, package = CHECKERS[format_name][0]
+    where = here(f"{backend} ({package} {version(package)})")
+    return Row(artifact_id, "encode", _METRIC, lost, limit.limit, status, reason, where)
