@@ -38,7 +38,7 @@ lint: $(VENV)/.dev
 
 # The command-line reference in the README.
 reference: $(VENV)/.dev
-	$(BIN)/python tests/reference.py README.md
+	$(BIN)/python -m tests.reference README.md
 
 clean:
 	rm -rf build $(VENV)

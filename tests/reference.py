@@ -1,6 +1,6 @@
 """The command-line reference of the README, made from the commands themselves.
 
-python tests/reference.py README.md     writes it between its markers
+python -m tests.reference README.md     writes it between its markers
 """
 
 from __future__ import annotations
