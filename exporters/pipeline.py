@@ -13,7 +13,8 @@ from pathlib import Path
 
 from exporters.architectures import describe
 from exporters.architectures.blocks import EncoderModel
-from exporters.data import Dataset, load_dataset
+from exporters.data import load_dataset
+from exporters.memory import release
 from exporters.packaging import copy_source_files, describe_artifact, write_manifest, write_verification
 from exporters.progress import Watch, silent
 from exporters.quantization.recipes import RECIPES, as_stored
@@ -44,20 +45,36 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
     an artifact differs from the model, in which case no bundle is left.
     """
     refuse_taken(spec.output, spec.force)
-    watch(f"loading {spec.model}")
-    source = open_source(spec.model, spec.task, spec.pooling)
-    model = describe(source.model, source.pooling)
-    data = _read_data(spec, source)
-    artifact_ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
     with staged_folder(spec.output, spec.force, marker="manifest.json") as folder:
-        copy_source_files(source, folder)
-        watch("asking the PyTorch model for reference answers")
-        golden = make_golden(source, model, artifact_ids)
-        golden.write(folder)
-        artifacts = dict(_write_artifacts(model, artifact_ids, folder, watch))
-        rows = _package(source, artifacts, data, folder, watch)
+        artifacts = _write(spec, folder, watch)
+        release()
+        bundle = Bundle.open(folder)
+        rows = check_bundle(bundle, Golden.read(folder), lambda what: watch(f"comparing {what}"))
+        rows += check_accuracy(bundle, spec, lambda what: watch(f"accuracy of {what}"))
+        write_verification(rows, folder)
         gate(rows, spec.strict)
     return ExportResult(spec.output, artifacts, tuple(rows))
+
+
+def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
+    """Everything but what is attested. The PyTorch model is in memory no longer than this."""
+    watch(f"loading {spec.model}")
+    source = open_source(spec.model, spec.task, spec.pooling)
+    _check_data(spec, source)
+    model = describe(source.model, source.pooling)
+    artifact_ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
+    copy_source_files(source, folder)
+    watch("asking the PyTorch model for reference answers")
+    make_golden(source, model, artifact_ids).write(folder)
+    artifacts = dict(_write_artifacts(model, artifact_ids, folder, watch))
+    write_manifest(source, artifacts, folder)
+    return artifacts
+
+
+def _check_data(spec: ExportSpec, source: HuggingFaceSource) -> None:
+    """Rows that cannot be used are refused before any work is done."""
+    if spec.eval_data is not None:
+        load_dataset(spec.eval_data, spec.text_column, spec.label_column).with_label_names(source.labels)
 
 
 def _write_artifacts(
@@ -70,23 +87,5 @@ def _write_artifacts(
             watch(f"writing {artifact_id}")
             writer = import_module(f"exporters.formats.{artifact_id.split('/')[0]}")
             lowered = writer.lower(as_stored(artifact_id, quantized), recipe, folder)
+            release()
             yield artifact_id, describe_artifact(folder, artifact_id, lowered)
-
-
-def _read_data(spec: ExportSpec, source: HuggingFaceSource) -> Dataset | None:
-    """The rows to measure accuracy on, read before any work is done."""
-    if spec.eval_data is None:
-        return None
-    return load_dataset(spec.eval_data, spec.text_column, spec.label_column).with_label_names(source.labels)
-
-
-def _package(
-    source: HuggingFaceSource, artifacts: dict[str, Artifact], data: Dataset | None, folder: Path, watch: Watch
-) -> list[Row]:
-    """Manifest, then comparison of what now lies in the folder, as a user would open it."""
-    write_manifest(source, artifacts, folder)
-    bundle = Bundle.open(folder)
-    rows = check_bundle(bundle, Golden.read(folder), lambda what: watch(f"comparing {what}"))
-    rows += check_accuracy(bundle, data, source, lambda what: watch(f"accuracy of {what}"))
-    write_verification(rows, folder)
-    return rows

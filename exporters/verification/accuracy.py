@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from exporters.data import Dataset
 from exporters.progress import Watch
-from exporters.sources.huggingface import HuggingFaceSource
+from exporters.spec import ExportSpec
 from exporters.verification.artifacts import CHECKERS
-from exporters.verification.evaluation import Score, evaluate_labels
+from exporters.verification.evaluation import Score, evaluate
 from exporters.verification.limits import limits_for
 from exporters.verification.rows import Row, Status, here, not_checked
 from mobile_llm.bundle import Bundle
@@ -17,18 +16,20 @@ from mobile_llm.bundle import Bundle
 _METRIC = "points of accuracy lost"
 
 
-def check_accuracy(bundle: Bundle, data: Dataset | None, source: HuggingFaceSource, watch: Watch) -> Iterator[Row]:
+def check_accuracy(bundle: Bundle, spec: ExportSpec, watch: Watch) -> Iterator[Row]:
     """One row per artifact of a classifier; without data each is `not_checked`."""
     if bundle.manifest.task.name != "text-classification":
         return
     artifacts = bundle.manifest.artifacts
-    if data is None:
+    if spec.eval_data is None:
         for artifact_id in artifacts:
             yield not_checked(artifact_id, "encode", _METRIC, "no labelled rows were given; pass --eval-data SOURCE")
         return
-    result = evaluate_labels(bundle, list(artifacts), data.texts, data.labels, source, watch)
+    columns = (spec.text_column, spec.label_column)
+    result = evaluate(bundle, spec.eval_data, spec.model, (), watch, *columns)
     for artifact_id, score in result.scores.items():
-        yield _row(artifact_id, artifacts[artifact_id].precision, artifacts[artifact_id].format, score, len(data))
+        artifact = artifacts[artifact_id]
+        yield _row(artifact_id, artifact.precision, artifact.format, score, result.examples)
     for artifact_id, reason in result.not_checked.items():
         yield not_checked(artifact_id, "encode", _METRIC, reason)
 

@@ -18,19 +18,19 @@ from mobile_llm.errors import IntegrityFailed
 class OnnxSession:
     """One `InferenceSession`; ONNX has a single entry, so `entry` only binds names."""
 
-    def __init__(self, model: Path | bytes, threads: int | None) -> None:
+    def __init__(self, path: Path, threads: int | None) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        # Where x86 has no VNNI, sums of int8 products would saturate; no phone's do. No effect on other CPUs.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
         try:
-            source = model if isinstance(model, bytes) else str(model)
-            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own, unexported exception types
             reason = str(error).splitlines()[0]
-            name = "the model" if isinstance(model, bytes) else model.name
-            raise IntegrityFailed(f"onnxruntime {ort.__version__} cannot open {name}: {reason}") from None
+            raise IntegrityFailed(f"onnxruntime {ort.__version__} cannot open {path.name}: {reason}") from None
 
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         feeds = {

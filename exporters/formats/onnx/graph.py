@@ -26,8 +26,10 @@ class Graph:
     """A graph under construction. Values are their names."""
 
     def __init__(self, name: str) -> None:
-        self._graph = onnx.GraphProto(name=name)
-        self._constants: dict[str, np.ndarray] = {}
+        self._model = onnx.ModelProto(ir_version=8, producer_name="mobile_llm")
+        self._graph = self._model.graph
+        self._graph.name = name
+        self._constants: set[str] = set()
         self._domains = {""}
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
@@ -40,7 +42,7 @@ class Graph:
     def constant(self, name: str, values: np.ndarray) -> str:
         """Store `values` under `name`; the same name again means the same constant."""
         if name not in self._constants:
-            self._constants[name] = values
+            self._constants.add(name)
             tensor = self._graph.initializer.add(name=name, dims=values.shape)
             tensor.data_type = helper.np_dtype_to_tensor_dtype(values.dtype)
             tensor.raw_data = np.ascontiguousarray(values).tobytes()
@@ -97,16 +99,13 @@ class Graph:
 
     def save(self, path: Path) -> None:
         """Serialize, deterministically. Raises UnsupportedModel above 2 GB."""
-        opsets = [helper.make_opsetid("", OPSET)]
+        self._model.opset_import.append(helper.make_opsetid("", OPSET))
         if CONTRIB in self._domains:
-            opsets.append(helper.make_opsetid(CONTRIB, 1))
-        model = onnx.ModelProto(ir_version=8, opset_import=opsets, producer_name="mobile_llm")
-        model.graph.CopyFrom(self._graph)
-        self._graph.Clear()
-        if model.ByteSize() > _LARGEST:
+            self._model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
+        if self._model.ByteSize() > _LARGEST:
             raise UnsupportedModel(f"{path.name} would exceed 2 GB, ONNX's limit for one file; choose int8")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(model.SerializeToString(deterministic=True))
+        path.write_bytes(self._model.SerializeToString(deterministic=True))
 
 
 FLOAT = TensorProto.FLOAT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,11 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxS
     nodes = [new for node in model.graph.node for new in _widened(node, constants)]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    return OnnxSession(model.SerializeToString(), threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "exact.onnx"
+        onnx.save(model, str(path))
+        del model, constants, nodes  # the session makes its own copies
+        return OnnxSession(path, threads)
 
 
 def _widened(node: Any, constants: dict[str, Any]) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,31 @@ from mobile_llm.errors import BackendUnavailable
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteSession:
     try:
-        import flatbuffers
         from ai_edge_litert import schema_py_generated as schema
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         raise BackendUnavailable('this comparison needs LiteRT: pip install "mobile-llm[export-tflite]"') from None
-    model = schema.ModelT.InitFromPackedBuf(inside(bundle, artifact.path).read_bytes(), 0)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "exact.tflite"
+        _write_widened(inside(bundle, artifact.path), path, schema)
+        with native_stderr_silenced():
+            return TfliteSession(Interpreter(model_path=str(path), num_threads=threads))
+
+
+def _write_widened(source: Path, target: Path, schema: Any) -> None:
+    import flatbuffers
+
+    model = schema.ModelT.InitFromPackedBuf(source.read_bytes(), 0)
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             if tensor.type == schema.TensorType.INT8 and model.buffers[tensor.buffer].data is not None:
                 tensor.buffer = _widened(model, tensor, schema)
                 tensor.type = schema.TensorType.FLOAT32
                 tensor.quantization = None
-    builder = flatbuffers.Builder(1 << 24)
+    size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
+    builder = flatbuffers.Builder(size + (1 << 22))
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    with native_stderr_silenced():
-        return TfliteSession(Interpreter(model_content=bytes(builder.Output()), num_threads=threads))
+    target.write_bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 def _widened(model: Any, tensor: Any, schema: Any) -> int:
