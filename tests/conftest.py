@@ -1,0 +1,213 @@
+"""Tiny random models and the bundles exported from them. Everything is made here: nothing is downloaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobile_llm.bundle import Bundle, Manifest
+from mobile_llm.bundle.codec import to_json
+from mobile_llm.bundle.integrity import describe_file
+
+LABELS = ("negative", "neutral", "positive")
+MAX_LENGTH = 64
+FORMATS = ("onnx", "tflite", "coreml")
+_WORDS = (
+    "the a and is it film plot funny moving good bad not at all again repeats hard call shares rose trading "
+    "loved would watch def return add text reviews great terrible boring warm long too makes no sense"
+)
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_tensorflow() -> Iterator[None]:
+    """TensorFlow, the second client of TFLite files, takes seconds to import; one slow test asks for it."""
+    from exporters.verification import artifacts
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(artifacts.CHECKERS, "tflite", artifacts.CHECKERS["tflite"][:1])
+        yield
+
+
+@pytest.fixture(scope="session")
+def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Saves a tiny random BERT with its tokenizer; `settings` go into its config."""
+
+    def make(task: str = "text-classification", pooling: str = "mean", normalize: bool = True, **settings: Any) -> Path:
+        folder = tmp_path_factory.mktemp(f"tiny-{task}")
+        _save_bert(folder, task, settings)
+        save_tokenizer(folder)
+        if task == "feature-extraction":
+            _save_modules(folder, pooling, normalize)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def classifier_model(make_model: Callable[..., Path]) -> Path:
+    return make_model("text-classification")
+
+
+@pytest.fixture(scope="session")
+def embedder_model(make_model: Callable[..., Path]) -> Path:
+    return make_model("feature-extraction")
+
+
+@pytest.fixture(scope="session")
+def _classifier_bundle(classifier_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _export(classifier_model, "text-classification", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def _embedder_bundle(embedder_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _export(embedder_model, "feature-extraction", tmp_path_factory)
+
+
+@pytest.fixture
+def classifier_bundle(_classifier_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of a finished bundle (three formats, fp32 and int8), to be changed at will."""
+    return Path(shutil.copytree(_classifier_bundle, tmp_path / "classifier"))
+
+
+@pytest.fixture
+def embedder_bundle(_embedder_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(_embedder_bundle, tmp_path / "embedder"))
+
+
+@pytest.fixture(scope="session")
+def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], object]], None]:
+    """Changes manifest.json as plain data."""
+
+    def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+        path = bundle / "manifest.json"
+        data = json.loads(path.read_text(encoding="utf-8"))
+        change(data)
+        path.write_text(json.dumps(data), encoding="utf-8")
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def rehash() -> Callable[[Path], None]:
+    """Makes every size and hash of a manifest right again, so that only a comparison can refuse the bundle."""
+
+    def rehashed(bundle: Path) -> None:
+        manifest = Bundle.open(bundle).manifest
+        files = tuple(describe_file(bundle, bundle / file.path) for file in manifest.files)
+        artifacts = {
+            name: replace(a, files=tuple(describe_file(bundle, bundle / file.path) for file in a.files))
+            for name, a in manifest.artifacts.items()
+        }
+        _write(bundle, replace(manifest, files=files, artifacts=artifacts))
+
+    return rehashed
+
+
+@pytest.fixture(scope="session")
+def keep_only() -> Callable[[Path, str], None]:
+    """Leaves a single artifact in a bundle."""
+
+    def keep(bundle: Path, artifact_id: str) -> None:
+        manifest = Bundle.open(bundle).manifest
+        artifact = manifest.artifacts[artifact_id]
+        _write(bundle, replace(manifest, artifacts={artifact_id: artifact}, defaults={artifact.format: artifact_id}))
+
+    return keep
+
+
+@pytest.fixture
+def answer(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command that must fail: its exit code, the type of the error and its sentence."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        from mobile_llm.commands import main
+
+        code = main([*arguments, "--json"])
+        error = json.loads(capsys.readouterr().out)["error"]
+        return code, error["type"], error["message"]
+
+    return run
+
+
+def _write(bundle: Path, manifest: Manifest) -> None:
+    (bundle / "manifest.json").write_text(json.dumps(to_json(manifest)), encoding="utf-8")
+
+
+def _export(model: Path, task: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import exporters
+
+    return exporters.export(model, task, tmp_path_factory.mktemp("exported") / "bundle").bundle
+
+
+def _save_bert(folder: Path, task: str, settings: dict[str, Any]) -> None:
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+    config = BertConfig(
+        vocab_size=len(_vocabulary()),
+        max_position_embeddings=MAX_LENGTH,
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: i for i, label in enumerate(LABELS)},
+        **({"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64} | settings),
+    )
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(config) if task == "text-classification" else BertModel(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(_random(name, parameter))
+    model.save_pretrained(folder)
+
+
+def _random(name: str, parameter: Any) -> Any:
+    """Weights large enough for answers to differ, embeddings small as in real models, no bias zero, no norm one."""
+    import torch
+
+    noise = torch.randn_like(parameter)
+    if "LayerNorm.weight" in name:
+        return 1 + 0.2 * noise
+    if "bias" in name:
+        return 0.1 * noise
+    return (0.05 if "embeddings" in name else 0.5 if "classifier" in name else 0.3) * noise
+
+
+def save_tokenizer(folder: Path) -> None:
+    """WordPiece over letters and a few words, lower-cased: tokenizer.json and tokenizer_config.json."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate(_vocabulary())}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    ends = [(token, vocabulary[token]) for token in ("[SEP]", "[CLS]")]
+    tokenizer.post_processor = processors.BertProcessing(*ends)
+    tokenizer.decoder = decoders.WordPiece()
+    names = {f"{token[1:-1].lower()}_token": token for token in _SPECIAL}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_LENGTH, **names).save_pretrained(folder)
+
+
+def _vocabulary() -> list[str]:
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    pieces = [*letters, *(f"##{letter}" for letter in letters), *".,!?()+-@/#:'[]<>|", *"这部电影", "##ing", "##y"]
+    return list(dict.fromkeys([*_SPECIAL, *pieces, *_WORDS.split()]))
+
+
+def _save_modules(folder: Path, pooling: str, normalize: bool) -> None:
+    """As sentence-transformers writes them."""
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")][: 3 if normalize else 2]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    switches = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens"}
+    config = {f"pooling_mode_{key}": mode == pooling for mode, key in switches.items()}
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(config), encoding="utf-8")
