@@ -1,0 +1,124 @@
+"""A benchmark on the terminal: the ceiling first, then what was measured, then what is predicted.
+
+What was not measured is printed as loudly as a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmarks.ceiling import Ceiling
+from benchmarks.cost import Cost
+from benchmarks.measure import Measurement
+from benchmarks.result import Result
+
+_STYLE = {"measured": "", "failed": "bold white on red", "not_checked": "bold black on yellow"}
+_NONE = "–"
+
+
+def print_ceiling(console: Any, ceiling: Ceiling, costs: Mapping[str, Cost], tokens: int) -> None:
+    """What one pass must do at the least, and the time that takes at the most the machine gave."""
+    console.print(
+        f"This machine, {ceiling.threads} threads: reads {number(ceiling.read_gbps)} GB/s, "
+        f"multiplies float32 at {number(ceiling.float32_gflops)} G operations/s. No pass can be faster than:",
+        highlight=False,
+    )
+    table = _table(f"One pass of {tokens} tokens, at best", ("artifact", "G op", "weights MB", "in", "ms"))
+    for artifact_id, cost in costs.items():
+        # What an integer product could reach is not measured, so only memory and attention bound it.
+        best = number(ceiling.best_ms(cost)) + (" *" if cost.arithmetic == "int8" else "")
+        table.add_row(
+            artifact_id, f"{cost.operations / 1e9:.2f}", f"{cost.weight_bytes / 1e6:.1f}", cost.arithmetic, best
+        )
+    console.print(table)
+    if any(cost.arithmetic == "int8" for cost in costs.values()):
+        console.print("* weights read and attention only: the peak of int8 products is not measured")
+    for artifact_id, cost in costs.items():
+        if cost.uncounted:
+            console.print(f"{artifact_id}: not counted {', '.join(cost.uncounted)}", style=_STYLE["not_checked"])
+
+
+def print_result(console: Any, result: Result) -> None:
+    console.print(_latency_table(result))
+    console.print(_load_table(result))
+    for devices in _by_device(result):
+        console.print(devices)
+    for artifact_id, reason in result.failed.items():
+        console.print(f"{artifact_id} failed: {reason}", style=_STYLE["failed"], highlight=False)
+    if result.not_checked:
+        names = ", ".join(result.not_checked)
+        reasons = "; ".join(dict.fromkeys(result.not_checked.values()))
+        console.print(f"NOT MEASURED: {names}. {reasons}", style=_STYLE["not_checked"], highlight=False)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, plainly."""
+    if value is None:
+        return _NONE
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def megabytes(value: int | None) -> str:
+    return _NONE if value is None else f"{value / 1e6:.0f}"
+
+
+def _latency_table(result: Result) -> Any:
+    title = f"Latency in ms at N tokens, median (p90), {result.rounds} rounds"
+    table = _table(title, ("artifact", *(f"N={length}" for length in result.lengths), f"tokens/s at {result.tokens}"))
+    for artifact_id, measurement in result.measurements.items():
+        if measurement.status != "measured":
+            table.add_row(artifact_id, _status(measurement))
+            continue
+        cells = [f"{number(x.p50_ms)} ({number(x.p90_ms)})" for x in measurement.latency.values()]
+        at = measurement.latency.get(result.tokens)
+        table.add_row(artifact_id, *cells, f"{at.tokens_per_second:,.0f}" if at else _NONE)
+    return table
+
+
+def _load_table(result: Result) -> Any:
+    columns = ("artifact", "size MB", "load ms", "of it hashes", "peak MB", "above imports")
+    table = _table("Size, load time, memory", columns)
+    for artifact_id, m in result.measurements.items():
+        size = f"{result.sizes[artifact_id] / 1e6:.1f}"
+        if m.status != "measured":
+            table.add_row(artifact_id, size, _status(m))
+        else:
+            memory = megabytes(m.peak_bytes), megabytes(m.above_imports_bytes)
+            table.add_row(artifact_id, size, number(m.load_ms), number(m.check_ms), *memory)
+    return table
+
+
+def _by_device(result: Result) -> Iterable[Any]:
+    """One table: a row a device, a column an artifact would be too wide, so a row each."""
+    if not result.predictions:
+        return
+    title = f"Predicted for phones at {result.tokens} tokens: CPU, from data sheets only, no phone was measured"
+    table = _table(title, ("device", "artifact", "ms", "from … to", "memory MB", "fits", "grade"))
+    last = ""
+    for p in result.predictions:
+        memory = f"{p.memory_bytes[0] / 1e6:.0f} … {p.memory_bytes[1] / 1e6:.0f}"
+        device = p.device if p.device != last else ""
+        interval = f"{number(p.low_ms)} … {number(p.high_ms)}"
+        table.add_row(device, p.artifact, number(p.latency_ms), interval, memory, fits(p.fits), p.grade)
+        last = p.device
+    yield table
+
+
+def fits(value: bool | None) -> str:
+    return "depends" if value is None else "yes" if value else "no"
+
+
+def _status(measurement: Measurement) -> str:
+    return f"[{_STYLE[measurement.status]}]{measurement.status.replace('_', ' ')}[/]"
+
+
+def _table(title: str, columns: Iterable[str]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name in columns:
+        text = name in ("artifact", "device", "in", "fits", "grade")
+        table.add_column(name, justify="left" if text else "right", no_wrap=True)
+    return table
