@@ -3,8 +3,9 @@
 Covered: linear layers (products with a constant weight), attention (products of two computed values), rows read
 from embedding tables; batch 1. An operation is a multiplication or an addition: two per multiply-accumulate.
 Not covered: normalization, activation functions, softmax and data movement (a few per cent of the operations, more
-of the time for short texts), convolutions and fused attention other than MultiHeadAttention: these are named in
-`uncounted`. The head of a classifier is counted for every token although only one passes through it (pooler and
+of the time for short texts), position tables, which are sliced and not looked up (0.5 % of MiniLM's bytes at 128
+tokens), convolutions and fused attention other than MultiHeadAttention: the last two are named in `uncounted`.
+The head of a classifier is counted for every token although only one passes through it (pooler and
 classifier of a six-layer BERT: 1.4 %), so that formats that do not state its shape agree with those that do.
 Where shapes are static, what is counted is the smallest entry point that fits, padding included: that is what runs.
 """

@@ -49,6 +49,8 @@ def main() -> int:
     parser.add_argument("--formats", default="onnx,tflite,coreml")
     args = parser.parse_args()
     weights = sum(path.stat().st_size for path in Path(args.model).glob("*.safetensors"))
+    if not weights:
+        parser.error(f"{args.model} holds no *.safetensors, which the peak is a multiple of")
     with tempfile.TemporaryDirectory() as scratch:
         modules = str(Path(scratch) / "modules.json")
         command = ["export", args.model, "--task", args.task, "--recipe", args.recipe, "--formats", args.formats]

@@ -23,7 +23,7 @@ _FLOAT_SHARE = (0.15, 0.6)
 _INT8_SHARE = (0.1, 0.6)
 # Shares of the memory's peak bandwidth seen in language models decoding on phones: 10 to 76 %.
 _BANDWIDTH_SHARE = (0.1, 0.76)
-# At least the file as stored; at most three times that: the file, a copy the runtime unpacks or packs anew, buffers.
+# At least the file as stored; at most three times that: the file, a copy that the runtime unpacks or packs, buffers.
 _MEMORY_TIMES = (1.0, 3.0)
 _RUNTIME_BYTES = 30_000_000
 # What a system leaves to one app differs by version and is not published: half of the least memory is taken.

@@ -5,8 +5,10 @@ What was not measured is printed as loudly as a failure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from rich.markup import escape
 
 from benchmarks.ceiling import Ceiling
 from benchmarks.cost import Cost
@@ -15,6 +17,7 @@ from benchmarks.result import Result
 
 _STYLE = {"measured": "", "failed": "bold white on red", "not_checked": "bold black on yellow"}
 _NONE = "–"
+_LENGTHS_ABREAST = 4
 
 
 def print_ceiling(console: Any, ceiling: Ceiling, costs: Mapping[str, Cost], tokens: int) -> None:
@@ -29,27 +32,31 @@ def print_ceiling(console: Any, ceiling: Ceiling, costs: Mapping[str, Cost], tok
         # What an integer product could reach is not measured, so only memory and attention bound it.
         best = number(ceiling.best_ms(cost)) + (" *" if cost.arithmetic == "int8" else "")
         table.add_row(
-            artifact_id, f"{cost.operations / 1e9:.2f}", f"{cost.weight_bytes / 1e6:.1f}", cost.arithmetic, best
+            escape(artifact_id), f"{cost.operations / 1e9:.2f}", f"{cost.weight_bytes / 1e6:.1f}", cost.arithmetic, best
         )
     console.print(table)
     if any(cost.arithmetic == "int8" for cost in costs.values()):
         console.print("* weights read and attention only: the peak of int8 products is not measured")
     for artifact_id, cost in costs.items():
         if cost.uncounted:
-            console.print(f"{artifact_id}: not counted {', '.join(cost.uncounted)}", style=_STYLE["not_checked"])
+            console.print(
+                f"{artifact_id}: not counted {', '.join(cost.uncounted)}", style=_STYLE["not_checked"], markup=False
+            )
 
 
 def print_result(console: Any, result: Result) -> None:
-    console.print(_latency_table(result))
+    for table in _latency_tables(result):
+        console.print(table)
     console.print(_load_table(result))
-    for devices in _by_device(result):
-        console.print(devices)
+    if result.predictions:
+        console.print(_prediction_table(result))
     for artifact_id, reason in result.failed.items():
-        console.print(f"{artifact_id} failed: {reason}", style=_STYLE["failed"], highlight=False)
+        console.print(f"{artifact_id} failed: {reason}", style=_STYLE["failed"], highlight=False, markup=False)
     if result.not_checked:
         names = ", ".join(result.not_checked)
         reasons = "; ".join(dict.fromkeys(result.not_checked.values()))
-        console.print(f"NOT MEASURED: {names}. {reasons}", style=_STYLE["not_checked"], highlight=False)
+        line = f"NOT MEASURED: {names}. {reasons}"
+        console.print(line, style=_STYLE["not_checked"], highlight=False, markup=False)
 
 
 def number(value: float | None) -> str:
@@ -63,16 +70,25 @@ def megabytes(value: int | None) -> str:
     return _NONE if value is None else f"{value / 1e6:.0f}"
 
 
-def _latency_table(result: Result) -> Any:
-    title = f"Latency in ms at N tokens, median (p90), {result.rounds} rounds"
-    table = _table(title, ("artifact", *(f"N={length}" for length in result.lengths), f"tokens/s at {result.tokens}"))
+def _latency_tables(result: Result) -> Iterator[Any]:
+    """As many lengths in a table as 80 columns hold."""
+    for start in range(0, len(result.lengths), _LENGTHS_ABREAST):
+        yield _latency_table(result, result.lengths[start : start + _LENGTHS_ABREAST])
+
+
+def _latency_table(result: Result, lengths: Sequence[int]) -> Any:
+    rated = result.tokens in lengths
+    title = f"Latency in ms at N tokens, median (p90), rounds: {result.rounds}"
+    title += f"; throughput at N={result.tokens}" if rated else ""
+    table = _table(title, ("artifact", *(f"N={length}" for length in lengths), *(["tokens/s"] if rated else [])))
     for artifact_id, measurement in result.measurements.items():
         if measurement.status != "measured":
-            table.add_row(artifact_id, _status(measurement))
+            table.add_row(escape(artifact_id), _status(measurement))
             continue
-        cells = [f"{number(x.p50_ms)} ({number(x.p90_ms)})" for x in measurement.latency.values()]
-        at = measurement.latency.get(result.tokens)
-        table.add_row(artifact_id, *cells, f"{at.tokens_per_second:,.0f}" if at else _NONE)
+        found = [measurement.latency[length] for length in lengths]
+        cells = [f"{number(x.p50_ms)} ({number(x.p90_ms)})" for x in found]
+        rate = [f"{measurement.latency[result.tokens].tokens_per_second:,.0f}"] if rated else []
+        table.add_row(escape(artifact_id), *cells, *rate)
     return table
 
 
@@ -82,27 +98,25 @@ def _load_table(result: Result) -> Any:
     for artifact_id, m in result.measurements.items():
         size = f"{result.sizes[artifact_id] / 1e6:.1f}"
         if m.status != "measured":
-            table.add_row(artifact_id, size, _status(m))
+            table.add_row(escape(artifact_id), size, _status(m))
         else:
             memory = megabytes(m.peak_bytes), megabytes(m.above_imports_bytes)
-            table.add_row(artifact_id, size, number(m.load_ms), number(m.check_ms), *memory)
+            table.add_row(escape(artifact_id), size, number(m.load_ms), number(m.check_ms), *memory)
     return table
 
 
-def _by_device(result: Result) -> Iterable[Any]:
-    """One table: a row a device, a column an artifact would be too wide, so a row each."""
-    if not result.predictions:
-        return
-    title = f"Predicted for phones at {result.tokens} tokens: CPU, from data sheets only, no phone was measured"
+def _prediction_table(result: Result) -> Any:
+    """A row a device and artifact; a column an artifact would be too wide."""
+    title = f"Predicted for phones at {result.tokens} tokens: CPU, from data sheets, no phone measured"
     table = _table(title, ("device", "artifact", "ms", "from … to", "memory MB", "fits", "grade"))
     last = ""
     for p in result.predictions:
         memory = f"{p.memory_bytes[0] / 1e6:.0f} … {p.memory_bytes[1] / 1e6:.0f}"
         device = p.device if p.device != last else ""
         interval = f"{number(p.low_ms)} … {number(p.high_ms)}"
-        table.add_row(device, p.artifact, number(p.latency_ms), interval, memory, fits(p.fits), p.grade)
+        table.add_row(device, escape(p.artifact), number(p.latency_ms), interval, memory, fits(p.fits), p.grade)
         last = p.device
-    yield table
+    return table
 
 
 def fits(value: bool | None) -> str:
@@ -117,7 +131,7 @@ def _table(title: str, columns: Iterable[str]) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in columns:
         text = name in ("artifact", "device", "in", "fits", "grade")
         table.add_column(name, justify="left" if text else "right", no_wrap=True)

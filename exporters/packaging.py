@@ -16,7 +16,7 @@ from exporters.formats.lowered import Lowered
 from exporters.sources.huggingface import HuggingFaceSource
 from exporters.verification.rows import Row, summary
 from mobile_llm import __version__
-from mobile_llm.bundle.codec import to_json
+from mobile_llm.bundle.codec import read_json, to_json
 from mobile_llm.bundle.integrity import describe_file
 from mobile_llm.bundle.manifest import (
     SCHEMA_VERSION,
@@ -26,6 +26,7 @@ from mobile_llm.bundle.manifest import (
     TaskInfo,
     Tokenizer,
 )
+from mobile_llm.errors import InvalidInput
 
 # The small files of a Hugging Face folder; its clients open the bundle by them, unchanged.
 _COPIED = (
@@ -101,6 +102,15 @@ def write_manifest(source: HuggingFaceSource, artifacts: Mapping[str, Artifact],
     )
     _write_json(folder / "manifest.json", to_json(manifest))
     return manifest
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is a bundle that we wrote: others have a manifest.json too."""
+    try:
+        manifest = read_json(folder / "manifest.json")
+    except InvalidInput:
+        return False
+    return isinstance(manifest, dict) and str(manifest.get("created_by", "")).startswith("mobile-llm ")
 
 
 def write_verification(rows: Sequence[Row], folder: Path) -> None:

@@ -15,18 +15,17 @@ from exporters.architectures import describe
 from exporters.architectures.blocks import EncoderModel
 from exporters.data import load_dataset
 from exporters.memory import release
-from exporters.packaging import copy_source_files, describe_artifact, write_manifest, write_verification
+from exporters.packaging import copy_source_files, describe_artifact, is_ours, write_manifest, write_verification
 from exporters.progress import Watch, silent
 from exporters.quantization.recipes import RECIPES, as_stored
 from exporters.sources.huggingface import HuggingFaceSource, open_source
 from exporters.spec import ExportSpec
 from exporters.staging import refuse_taken, staged_folder
 from exporters.verification.accuracy import check_accuracy
-from exporters.verification.bundles import check_bundle, gate
+from exporters.verification.bundles import check_bundle, gate, read_golden
 from exporters.verification.golden import make_golden
 from exporters.verification.rows import Row
 from mobile_llm.bundle import Artifact, Bundle
-from mobile_llm.bundle.golden import Golden
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,11 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
     an artifact differs from the model, in which case no bundle is left.
     """
     refuse_taken(spec.output, spec.force)
-    with staged_folder(spec.output, spec.force, marker="manifest.json") as folder:
+    with staged_folder(spec.output, spec.force, ours=is_ours) as folder:
         artifacts = _write(spec, folder, watch)
         release()
         bundle = Bundle.open(folder)
-        rows = check_bundle(bundle, Golden.read(folder), lambda what: watch(f"comparing {what}"))
+        rows = check_bundle(bundle, read_golden(bundle), lambda what: watch(f"comparing {what}"))
         rows += check_accuracy(bundle, spec, lambda what: watch(f"accuracy of {what}"))
         write_verification(rows, folder)
         gate(rows, spec.strict)
@@ -61,7 +60,7 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     watch(f"loading {spec.model}")
     source = open_source(spec.model, spec.task, spec.pooling)
     _check_data(spec, source)
-    model = describe(source.model, source.pooling)
+    model = describe(source.model, spec.task, source.pooling)
     artifact_ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
     copy_source_files(source, folder)
     watch("asking the PyTorch model for reference answers")

@@ -13,6 +13,8 @@ from types import TracebackType
 import numpy as np
 
 from mobile_llm import registry
+from mobile_llm.artifacts import FORMATS, read
+from mobile_llm.artifacts.bindings import check_bindings
 from mobile_llm.backends import Session
 from mobile_llm.bundle import Artifact, Bundle, EntryPoint, Manifest
 from mobile_llm.errors import BackendUnavailable, Busy, InvalidInput
@@ -47,6 +49,8 @@ class Engine:
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         artifact_id, chosen = opened.choose(artifact)
         opened.check_artifact(chosen)
+        if chosen.format in FORMATS:
+            check_bindings(chosen, read(chosen.format, opened.path(chosen.path)))
         try:
             module = registry.find("mobile_llm.backends", backend or chosen.format)
         except KeyError:
@@ -67,7 +71,7 @@ class Engine:
         if not self._owner.acquire(blocking=False):
             raise Busy("this engine is in use by another thread; open one engine per thread, or wait")
         try:
-            wanted = {name: inputs[name] for name in self._entries(role)[0].inputs}
+            wanted = {name: self._given(inputs, name) for name in self._entries(role)[0].inputs}
             batch, length = next(iter(wanted.values())).shape
             entry = self._smallest(role, length)
             step = _static_batch(entry) or batch
@@ -100,6 +104,11 @@ class Engine:
             has = ", ".join(self.artifact.entry_points)
             raise InvalidInput(f"{self.artifact_id} has no entry point {role!r}; it has {has}")
         return self.artifact.entry_points[role]
+
+    def _given(self, inputs: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+        if name not in inputs:
+            raise InvalidInput(f"{self.artifact_id} wants the input {name!r}; given are {', '.join(inputs)}")
+        return inputs[name]
 
     def _smallest(self, role: str, length: int) -> EntryPoint:
         fitting = [entry for entry in self._entries(role) if longest(entry) >= length]

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ _WORDS = (
     "the a and is it film plot funny moving good bad not at all again repeats hard call shares rose trading "
     "loved would watch def return add text reviews great terrible boring warm long too makes no sense"
 )
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_MODELS: dict[str, Callable[[], Any]] = {
+    "text-classification": lambda: import_module("transformers").AutoModelForSequenceClassification,
+    "token-classification": lambda: import_module("transformers").AutoModelForTokenClassification,
+    "feature-extraction": lambda: import_module("transformers").AutoModel,
+}
+_SPECIAL = ("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,11 +43,20 @@ def _without_tensorflow() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Saves a tiny random BERT with its tokenizer; `settings` go into its config."""
+    """Saves a tiny random encoder, by default a BERT, with its tokenizer; `settings` go into its config, `body` and
+    `head` are how large the weights of layers and of the classifier are."""
 
-    def make(task: str = "text-classification", pooling: str = "mean", normalize: bool = True, **settings: Any) -> Path:
+    def make(
+        task: str = "text-classification",
+        pooling: str = "mean",
+        normalize: bool = True,
+        config_class: Any = None,
+        body: float = 0.3,
+        head: float = 0.5,
+        **settings: Any,
+    ) -> Path:
         folder = tmp_path_factory.mktemp(f"tiny-{task}")
-        _save_bert(folder, task, settings)
+        _save_model(folder, task, config_class, (body, head), settings)
         save_tokenizer(folder)
         if task == "feature-extraction":
             _save_modules(folder, pooling, normalize)
@@ -146,35 +161,39 @@ def _export(model: Path, task: str, tmp_path_factory: pytest.TempPathFactory) ->
     return exporters.export(model, task, tmp_path_factory.mktemp("exported") / "bundle").bundle
 
 
-def _save_bert(folder: Path, task: str, settings: dict[str, Any]) -> None:
+def _save_model(
+    folder: Path, task: str, config_class: Any, sizes: tuple[float, float], settings: dict[str, Any]
+) -> None:
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertModel
+    import transformers
 
-    config = BertConfig(
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = (config_class or transformers.BertConfig)(
         vocab_size=len(_vocabulary()),
-        max_position_embeddings=MAX_LENGTH,
         id2label=dict(enumerate(LABELS)),
         label2id={label: i for i, label in enumerate(LABELS)},
-        **({"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64} | settings),
+        **({} if config_class else small)
+        | {"max_position_embeddings": MAX_LENGTH + (2 if settings.get("pad_token_id") == 1 else 0)}
+        | settings,
     )
     torch.manual_seed(0)
-    model = BertForSequenceClassification(config) if task == "text-classification" else BertModel(config)
+    model = _MODELS[task]().from_config(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(_random(name, parameter))
+            parameter.copy_(_random(name, parameter, *sizes))
     model.save_pretrained(folder)
 
 
-def _random(name: str, parameter: Any) -> Any:
+def _random(name: str, parameter: Any, body: float, head: float) -> Any:
     """Weights large enough for answers to differ, embeddings small as in real models, no bias zero, no norm one."""
     import torch
 
     noise = torch.randn_like(parameter)
-    if "LayerNorm.weight" in name:
+    if "orm.weight" in name:
         return 1 + 0.2 * noise
     if "bias" in name:
         return 0.1 * noise
-    return (0.05 if "embeddings" in name else 0.5 if "classifier" in name else 0.3) * noise
+    return (0.05 if "embeddings" in name else head if "classifier" in name else body) * noise
 
 
 def save_tokenizer(folder: Path) -> None:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = devices.select(_list(args.device)) if args.device else {}
     if args.html:
         check_target(args.html, args.force)
-    evaluation = read_evaluation(args.evaluation) if args.evaluation else None
+    evaluation = read_evaluation(args.evaluation, bundle) if args.evaluation else None
     console = Console(quiet=args.json)
     result = _measured(bundle, args, chosen, console)
     if args.json:
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         tables.print_result(console, result)
     if args.html:
         write(args.html, bundle, result, evaluation, args.force)
-        console.print(f"Page: {args.html}", highlight=False)
+        console.print(f"Page: {args.html}", highlight=False, markup=False)
     return 1 if result.failed else 0
 
 

@@ -1,4 +1,4 @@
-"""optimum-onnx. Runs in an environment of its own, on standard input and output as interop.py describes.
+"""optimum-onnx. Runs in an environment of its own, on standard input and output as the package describes.
 
 Nothing of this project is imported here.
 """
@@ -53,7 +53,7 @@ def classify(request: dict[str, Any], artifact: str) -> list[Reading]:
 def classify_with_pipeline(model: Any, tokenizer: Any, request: dict[str, Any]) -> Reading:
     ask = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     texts = request["texts"]
-    answers = ask(texts, top_k=None, batch_size=len(texts), truncation=True)
+    answers: Any = ask(texts, top_k=None, batch_size=len(texts), truncation=True)
     by_label = [{entry["label"]: entry["score"] for entry in answer} for answer in answers]
     values = [[scores.get(label) for label in request["labels"]] for scores in by_label]
     labels = [answer[0]["label"] for answer in answers]

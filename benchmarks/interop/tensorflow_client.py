@@ -1,4 +1,4 @@
-"""TensorFlow's own TFLite interpreter, on standard input and output as interop.py describes.
+"""TensorFlow's own TFLite interpreter, on standard input and output as the package describes.
 
 Nothing of this project is imported here; the tokenizer is read from the bundle by transformers.
 """

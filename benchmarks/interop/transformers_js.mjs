@@ -1,4 +1,4 @@
-// transformers.js in Node. The request comes on stdin, the answer goes to stdout; both are described in interop.py.
+// transformers.js in Node. The request comes on stdin, the answer goes to stdout; both are described in __init__.py.
 import { mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

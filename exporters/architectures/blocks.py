@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+
 from exporters.architectures.weights import Weight
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
@@ -34,9 +36,48 @@ class Norm:
     eps: float
 
 
+@dataclass(frozen=True, eq=False)
+class RelativeBias:
+    """A number for each head and distance, added to scores (T5, Raffel et al., arXiv:1910.10683).
+
+    `table` (rows, heads); `rows[limit + d]` is the row for a key that stands `d` after its query, for `d` from
+    -limit to limit, where `limit` is the model's longest sequence.
+    """
+
+    table: Weight
+    rows: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Disentangled:
+    """Scores that also compare contents with distances (DeBERTa, He et al., arXiv:2006.03654): each query with
+    `key` of the distance's vector, each key with `query` of it.
+
+    `table` (rows, hidden) holds the vectors, normalized by `norm`; `rows[limit + d]` is the row for a query that
+    stands `d` after its key.
+    """
+
+    table: Weight
+    norm: Norm | None
+    key: Linear | None
+    query: Linear | None
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Queries and keys turned by their position, in pairs half a head apart (RoFormer, Su et al.,
+    arXiv:2104.09864)."""
+
+    theta: float
+
+
+Positions = RelativeBias | Disentangled | Rotary
+
+
 @dataclass(frozen=True)
 class Attention:
-    """Bidirectional multi-head attention; scores are scaled by head_dim ** -0.5."""
+    """Bidirectional multi-head attention. With `window` a token sees only those at most so far away."""
 
     query: Linear
     key: Linear
@@ -44,6 +85,9 @@ class Attention:
     output: Linear
     heads: int
     head_dim: int
+    scale: float
+    positions: Positions | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +98,18 @@ class FeedForward:
 
 
 @dataclass(frozen=True)
-class EncoderLayer:
-    """A post-norm layer: each norm is applied to the sum of the block's input and output."""
+class GatedFeedForward:
+    """`down(activation(gate(x)) * up(x))` (Shazeer, arXiv:2002.05202)."""
+
+    gate: Linear
+    up: Linear
+    activation: Activation
+    down: Linear
+
+
+@dataclass(frozen=True)
+class PostNormLayer:
+    """Each norm is applied to the sum of its block's input and output."""
 
     attention: Attention
     attention_norm: Norm
@@ -64,14 +118,26 @@ class EncoderLayer:
 
 
 @dataclass(frozen=True)
+class PreNormLayer:
+    """Each norm is applied to its block's input, and the block's output is added to what came in."""
+
+    attention_norm: Norm | None
+    attention: Attention
+    feed_forward_norm: Norm
+    feed_forward: FeedForward | GatedFeedForward
+
+
+@dataclass(frozen=True)
 class Embeddings:
-    """Tables (rows, hidden). Token `t` at position `p` takes row `p + position_offset` of `positions`."""
+    """Tables (rows, width). Token `t` at position `p` takes row `p + position_offset` of `positions`. The sum is
+    normalized, then projected to the hidden width. Without an input for token types their first row is added."""
 
     words: Weight
-    positions: Weight
+    positions: Weight | None
     token_types: Weight | None
     norm: Norm
     position_offset: int = 0
+    projection: Linear | None = None
 
 
 @dataclass(frozen=True)
@@ -84,30 +150,48 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Classifier:
-    """The first token's vector through `dense` and `activation`, then to one logit per label."""
+    """One logit per label, of the first token, of the mean of all tokens, or of each token: its vector, through
+    `dense`, `activation` and `norm` where there are any, to `output`."""
 
-    dense: Linear
-    activation: Activation
+    of: Literal["first", "mean", "each"]
     output: Linear
+    dense: Linear | None = None
+    activation: Activation | None = None
+    norm: Norm | None = None
+
+    @property
+    def labels(self) -> int:
+        return self.output.weight.shape[0]
 
 
 @dataclass(frozen=True)
 class EncoderModel:
     """A whole encoder with its head. Inputs are integer tensors (batch, sequence), named as in the checkpoint.
 
-    Outputs: a Classifier gives `logits` (batch, labels); a Pooling gives `sentence_embedding` (batch, hidden)
-    and `last_hidden_state` (batch, sequence, hidden), of which a format may leave out the latter.
+    Outputs: a Classifier gives `logits` (batch, labels), or (batch, sequence, labels) of each token; a Pooling gives
+    `sentence_embedding` (batch, hidden) and `last_hidden_state` (batch, sequence, hidden), of which a format may
+    leave out the latter.
     """
 
     inputs: tuple[str, ...]
     embeddings: Embeddings
-    layers: tuple[EncoderLayer, ...]
+    layers: tuple[PostNormLayer | PreNormLayer, ...]
     head: Classifier | Pooling
     max_length: int
+    final_norm: Norm | None = None
 
     @property
     def hidden(self) -> int:
-        return self.embeddings.words.shape[1]
+        return self.layers[0].attention.output.weight.shape[0]
+
+    @property
+    def outputs(self) -> dict[str, tuple[int | str, ...]]:
+        """The shape of each output, "batch" and "sequence" by name."""
+        if isinstance(self.head, Classifier):
+            each = ("sequence",) if self.head.of == "each" else ()
+            return {"logits": ("batch", *each, self.head.labels)}
+        vector: dict[str, tuple[int | str, ...]] = {"sentence_embedding": ("batch", self.hidden)}
+        return {"last_hidden_state": ("batch", "sequence", self.hidden), **vector}
 
 
 def map_blocks(block: Block, change: Callable[[Any], Any]) -> Block:

@@ -21,27 +21,55 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 
 class Reader:
-    """Takes modules of `model` by their dotted path, as blocks named by it."""
+    """Takes modules of `model` by their dotted path, as blocks named by it. A path is looked for in the base model
+    first, then beside it, where heads are."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._modules = {name for name, _ in model.named_modules()}
 
     def has(self, path: str) -> bool:
-        return any(name == path for name, _ in self._model.named_modules())
+        return path in self._modules or f"{self._model.base_model_prefix}.{path}" in self._modules
 
     def weight(self, path: str) -> Weight:
         """A parameter as a float32 array that shares its memory."""
-        parameter = self._model.get_parameter(path)
-        return Weight(path, parameter.detach().cpu().float().numpy())
+        module, _, parameter = path.rpartition(".")
+        name = f"{self._full(module)}.{parameter}"
+        return Weight(name, self._values(name))
 
     def linear(self, path: str) -> Linear:
-        has_bias = self._model.get_submodule(path).bias is not None
+        has_bias = self._module(path).bias is not None
         return Linear(self.weight(f"{path}.weight"), self.weight(f"{path}.bias") if has_bias else None)
 
+    def split(self, path: str, *names: str) -> tuple[Linear, ...]:
+        """A linear layer that holds several of the same size, one after the other, as so many."""
+        has_bias = self._module(path).bias is not None
+        return tuple(
+            Linear(self._part(path, "weight", names, name), self._part(path, "bias", names, name) if has_bias else None)
+            for name in names
+        )
+
     def norm(self, path: str) -> Norm:
-        module = self._model.get_submodule(path)
+        module = self._module(path)
         bias = self.weight(f"{path}.bias") if module.bias is not None else None
         return Norm(self.weight(f"{path}.weight"), bias, float(module.eps))
+
+    def _part(self, path: str, parameter: str, names: tuple[str, ...], name: str) -> Weight:
+        full = self._full(path)
+        values = self._values(f"{full}.{parameter}")
+        size, place = len(values) // len(names), names.index(name)
+        rows = values[place * size : (place + 1) * size]
+        return Weight(f"{full}.{name}.{parameter}", rows, fused=(f"{full}.{parameter}", place * size))
+
+    def _full(self, path: str) -> str:
+        based = f"{self._model.base_model_prefix}.{path}"
+        return based if based in self._modules else path
+
+    def _module(self, path: str) -> Any:
+        return self._model.get_submodule(self._full(path))
+
+    def _values(self, name: str) -> Any:
+        return self._model.get_parameter(name).detach().cpu().float().numpy()
 
 
 def activation(name: str) -> Activation:

@@ -46,10 +46,15 @@ class Quantized:
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A parameter and its name in the checkpoint it came from (formats keep the name)."""
+    """A parameter and its name in the checkpoint it came from (formats keep the name).
+
+    Where a checkpoint fuses several, such as query, key and value, each is a weight of its own that knows the
+    parameter it is rows of: `fused` is its name and the first row.
+    """
 
     name: str
     value: np.ndarray | Quantized
+    fused: tuple[str, int] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

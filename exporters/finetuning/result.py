@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from exporters.finetuning.spec import FinetuneSpec
-from exporters.sources.huggingface import licence_of, load_tokenizer
+from exporters.sources.folder import licence_of
+from exporters.sources.huggingface import load_tokenizer
 
 
 def save_result(

@@ -3,27 +3,21 @@ after a warm-up, a checkpoint after each epoch until the result is safe."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exporters.data import Dataset, load_dataset
+from exporters.finetuning.checkpoints import STATE, kept_checkpoints, last_checkpoint
 from exporters.finetuning.model import bfloat16_helps, has_accelerator, load_model
 from exporters.finetuning.result import save_result
 from exporters.finetuning.spec import FinetuneSpec
 from exporters.progress import Meter, no_meter
-from exporters.sources.huggingface import find_folder, load_tokenizer
+from exporters.sources.folder import find_folder
+from exporters.sources.huggingface import load_tokenizer
 from exporters.sources.quiet import quiet
-from exporters.staging import refuse_taken, staged_folder
-from mobile_llm.errors import InvalidInput, InvalidSpec, OutputExists
-
-_STATE = "finetune.json"
-# These may change between a run and its continuation.
-_MAY_CHANGE = {"resume", "force", "output"}
+from exporters.staging import holds, refuse_taken, staged_folder
+from mobile_llm.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -45,9 +39,9 @@ def run_finetune(spec: FinetuneSpec, meter: Meter = no_meter) -> FinetuneResult:
     refuse_taken(spec.output, spec.force)
     train, held_out = read_data(spec)
     folder = find_folder(spec.model)
-    with quiet(), _checkpoints(spec), staged_folder(spec.output, spec.force, marker="config.json") as staging:
+    with quiet(), kept_checkpoints(spec), staged_folder(spec.output, spec.force, ours=holds(STATE)) as staging:
         trainer = make_trainer(folder, train, held_out, spec, meter)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(spec))
+        trainer.train(resume_from_checkpoint=last_checkpoint(spec))
         accuracy = trainer.evaluate()["eval_accuracy"] if held_out else None
         save_result(trainer.model, folder, staging, spec, len(train), accuracy)
     return FinetuneResult(spec.output, len(train), train.label_names, accuracy)
@@ -129,45 +123,3 @@ def _tokenized(data: Dataset, tokenizer: Any, spec: FinetuneSpec) -> Any:
 
 def _accuracy(predicted: Any) -> dict[str, float]:
     return {"accuracy": float((predicted.predictions.argmax(-1) == predicted.label_ids).mean())}
-
-
-@contextmanager
-def _checkpoints(spec: FinetuneSpec) -> Iterator[None]:
-    """Kept while the block runs, and after it where it failed with an epoch behind it."""
-    _prepare_checkpoints(spec)
-    try:
-        yield
-    except BaseException:
-        if _last_checkpoint(spec) is None:
-            shutil.rmtree(spec.checkpoints, ignore_errors=True)
-        raise
-    shutil.rmtree(spec.checkpoints, ignore_errors=True)
-
-
-def _prepare_checkpoints(spec: FinetuneSpec) -> None:
-    """Refuse what an earlier run left, or check that it belongs to the same spec."""
-    state = spec.checkpoints / _STATE
-    wanted = {k: str(v) for k, v in asdict(spec).items() if k not in _MAY_CHANGE}
-    if not spec.checkpoints.exists():
-        if spec.resume:
-            raise InvalidSpec(f"there is nothing to resume: {spec.checkpoints} does not exist; leave out --resume")
-        spec.checkpoints.mkdir(parents=True)
-        state.write_text(json.dumps(wanted, indent=2))
-        return
-    if not spec.resume and not spec.force:
-        raise OutputExists(
-            f"{spec.checkpoints} holds an unfinished run; continue it with --resume, or start anew with --force"
-        )
-    found = json.loads(state.read_text()) if state.is_file() else {}
-    if spec.resume and found != wanted:
-        differing = ", ".join(sorted(k for k in wanted if found.get(k) != wanted[k]))
-        raise InvalidSpec(f"{spec.checkpoints} is of a run with other settings ({differing}); use the same ones")
-    if not spec.resume:
-        shutil.rmtree(spec.checkpoints)
-        _prepare_checkpoints(spec)
-
-
-def _last_checkpoint(spec: FinetuneSpec) -> str | None:
-    """The newest checkpoint; None where the run was stopped before its first epoch ended."""
-    found = sorted(spec.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
-    return str(found[-1]) if found else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from exporters.architectures.blocks import EncoderModel
 from mobile_llm.bundle.manifest import EntryPoint
 
 # Static entry points of the formats that need them; the runtime takes the smallest that fits.
@@ -24,3 +25,15 @@ class Lowered:
 def static_lengths(max_length: int) -> tuple[int, ...]:
     """The lengths up to the model's limit, which is always among them."""
     return (*(length for length in STATIC_LENGTHS if length < max_length), max_length)
+
+
+def phone_outputs(model: EncoderModel) -> dict[str, tuple[int | str, ...]]:
+    """The outputs of a batch of one, without the hidden states of every token, which an app has no use for."""
+    kept = {name: shape for name, shape in model.outputs.items() if name != "last_hidden_state"}
+    return {name: (1, *shape[1:]) for name, shape in kept.items()}
+
+
+def static_outputs(model: EncoderModel, length: int) -> dict[str, tuple[int, ...]]:
+    """The same at a fixed sequence length."""
+    sizes = phone_outputs(model).items()
+    return {name: tuple(size if isinstance(size, int) else length for size in shape) for name, shape in sizes}

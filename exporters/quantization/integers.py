@@ -7,6 +7,7 @@ Not covered here: 4 bits and calibration.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def to_int8(model: EncoderModel) -> EncoderModel:
         if isinstance(block, Linear):
             return Linear(_int8(block.weight), block.bias)
         if isinstance(block, Embeddings):
-            return Embeddings(_int8(block.words), block.positions, block.token_types, block.norm, block.position_offset)
+            return replace(block, words=_int8(block.words), projection=map_blocks(block.projection, change))
         return block
 
     return map_blocks(model, change)
@@ -44,11 +45,11 @@ def to_float16(model: EncoderModel) -> EncoderModel:
 
     def change(block: Any) -> Any:
         if isinstance(block, Weight) and not block.quantized:
-            return Weight(block.name, block.float32().astype(np.float16))
+            return replace(block, value=block.float32().astype(np.float16))
         return block
 
     return map_blocks(model, change)
 
 
 def _int8(weight: Weight) -> Weight:
-    return Weight(weight.name, quantize_per_channel(weight.float32()))
+    return replace(weight, value=quantize_per_channel(weight.float32()))

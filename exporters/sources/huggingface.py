@@ -7,19 +7,16 @@ a tokenizer.json, `trust_remote_code`.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from exporters.architectures.blocks import Pooling
+from exporters.sources.folder import find_folder, licence_of, read_optional, weight_files
 from exporters.sources.quiet import quiet
 from mobile_llm.bundle.integrity import sha256_of
-from mobile_llm.errors import ModelNotFound, UnsupportedModel
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+from mobile_llm.errors import UnsupportedModel
 
 
 @dataclass(frozen=True)
@@ -57,13 +54,13 @@ class HuggingFaceSource:
     def max_length(self) -> int:
         """The longest text the model was made for, special tokens included."""
         limits = [self.config.max_position_embeddings, self.tokenizer.model_max_length]
-        limits.append(_read_json(self.folder / "sentence_bert_config.json").get("max_seq_length"))
+        limits.append(read_optional(self.folder / "sentence_bert_config.json").get("max_seq_length"))
         return min(int(limit) for limit in limits if limit)
 
     @property
     def prompts(self) -> dict[str, str]:
         """Texts that go before a text to embed, by name ("query", "passage")."""
-        return _read_json(self.folder / "config_sentence_transformers.json").get("prompts", {})
+        return read_optional(self.folder / "config_sentence_transformers.json").get("prompts", {})
 
     @property
     def licence(self) -> str | None:
@@ -72,26 +69,20 @@ class HuggingFaceSource:
     @property
     def weights_sha256(self) -> str:
         """One digest over the weight files' names and contents."""
-        lines = [f"{path.name} {sha256_of(path)}\n" for path in _weight_files(self.folder)]
+        lines = [f"{path.name} {sha256_of(path)}\n" for path in weight_files(self.folder)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def open_source(model: str, task: str, pooling: Pooling | None = None) -> HuggingFaceSource:
     """Load `model` (a folder, or a hub id) for a task.
 
-    Raises ModelNotFound for what is missing, UnsupportedModel for what this version cannot take.
+    Raises ModelNotFound for what is missing, InvalidInput for what is damaged, UnsupportedModel for what this
+    version cannot take.
     """
     folder = find_folder(model)
     if task == "feature-extraction":
         pooling = pooling or _read_pooling(folder)
     return HuggingFaceSource(folder.absolute(), _model_id(model, folder), task, _load(folder, task), pooling)
-
-
-def find_folder(model: str) -> Path:
-    """The folder of a model (downloaded, for a hub id) with all it needs. Raises ModelNotFound."""
-    folder = _locate(model)
-    _require_files(folder)
-    return folder
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -100,44 +91,6 @@ def load_tokenizer(folder: Path) -> Any:
 
     with quiet():
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def licence_of(folder: Path) -> str | None:
-    """What the model card states."""
-    return _front_matter(folder / "README.md", "license")
-
-
-def _locate(model: str) -> Path:
-    folder = Path(model)
-    if folder.is_dir():
-        return folder
-    if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise ModelNotFound(f"{model} is not a folder; pass a Hugging Face model folder or a hub id (owner/name)")
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.md"]))
-    except Exception as error:
-        raise ModelNotFound(
-            f"{model} is no folder, and the hub does not give it ({type(error).__name__}); pass a local folder"
-        ) from None
-
-
-def _require_files(folder: Path) -> None:
-    if (folder / "adapter_config.json").is_file():
-        raise ModelNotFound(f"{folder} holds an adapter without its model; fine-tune with --merge")
-    if not (folder / "config.json").is_file():
-        raise ModelNotFound(f"{folder} has no config.json; pass a Hugging Face model folder")
-    if not _weight_files(folder):
-        pickled = next(folder.glob("*.bin"), None)
-        why = f" ({pickled.name} is pickled and is not opened: convert it to safetensors)" if pickled else ""
-        raise ModelNotFound(f"{folder} has no *.safetensors weights{why}")
-    if not (folder / "tokenizer.json").is_file():
-        raise ModelNotFound(f"{folder} has no tokenizer.json; save the fast tokenizer beside the weights")
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
 
 
 def _load(folder: Path, task: str) -> Any:
@@ -169,14 +122,14 @@ def _load(folder: Path, task: str) -> Any:
 
 def _read_pooling(folder: Path) -> Pooling:
     """Pooling as sentence-transformers' modules.json has it. Raises UnsupportedModel for other modules."""
-    modules = _read_json(folder / "modules.json")
+    modules = read_optional(folder / "modules.json")
     if not modules:
         raise UnsupportedModel(f"{folder} has no modules.json to say how it pools; pass --pooling mean, cls or max")
     mode, normalize = None, False
     for module in modules:
         kind = module["type"].rsplit(".", 1)[-1]
         if kind == "Pooling":
-            mode = _pooling_mode(_read_json(folder / module["path"] / "config.json"))
+            mode = _pooling_mode(read_optional(folder / module["path"] / "config.json"))
         elif kind == "Normalize":
             normalize = True
         elif kind != "Transformer":
@@ -195,18 +148,6 @@ def _pooling_mode(config: dict[str, Any]) -> Any:
     chosen = [mode for key, mode in switches.items() if config.get(key)]
     others = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
     return chosen[0] if len(chosen) == len(others) == 1 else config.get("pooling_mode")
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _front_matter(readme: Path, key: str) -> str | None:
-    """A scalar of a model card's YAML header."""
-    text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
-    header = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    found = re.search(rf"^{key}:\s*(\S.*)$", header.group(1), re.MULTILINE) if header else None
-    return found.group(1).strip("'\" ") if found else None
 
 
 def _model_id(model: str, folder: Path) -> str:

@@ -125,6 +125,9 @@ class ArtifactCheck:
                     self._engine.artifact_id, entry, output, f"the bundle has no {source} to compare with"
                 )
                 continue
+            if answer.shape != expected[list(probes)].shape:
+                widths = f"{answer.shape[-1]} wide, the {source}'s is {expected.shape[-1]}"
+                raise VerificationFailed(f"{output} of {entry} is {widths}")
             for limit in limits_for(output, self._against, artifact.precision, artifact.format):
                 yield self._row(entry, limit, limit.measure(answer, expected[list(probes)]))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import tokenizers
 
@@ -11,8 +11,9 @@ from exporters.metrics import largest_difference
 from exporters.verification.artifacts import check_artifact
 from exporters.verification.rows import Row, Status, failures, here, sentence
 from mobile_llm.bundle import Bundle
-from mobile_llm.bundle.golden import Golden
-from mobile_llm.errors import VerificationFailed
+from mobile_llm.bundle.codec import read_json
+from mobile_llm.bundle.golden import GOLDEN_JSON, GOLDEN_TENSORS, Golden
+from mobile_llm.errors import IntegrityFailed, InvalidInput, VerificationFailed
 from mobile_llm.tasks.tokenization import TextTokenizer
 
 Watch = Callable[[str], None]
@@ -33,12 +34,24 @@ def check_again(bundle: Bundle, model: str | None, watch: Watch) -> list[Row]:
     from, with references taken anew, to which the bundled ones must be equal."""
     for artifact in bundle.manifest.artifacts.values():
         bundle.check_artifact(artifact)
-    golden = Golden.read(bundle.folder)
+    golden = read_golden(bundle)
     if model is None:
         return check_bundle(bundle, golden, watch)
     watch(f"asking {model} for reference answers")
     fresh = _ask_model(bundle, model)
     return list(compare_golden(golden, fresh)) + check_bundle(bundle, fresh, watch)
+
+
+def read_golden(bundle: Bundle) -> Golden:
+    """The bundle's golden references. Raises IntegrityFailed where they lack what its artifacts give."""
+    for name in (GOLDEN_JSON, GOLDEN_TENSORS):
+        bundle.own_file(name)
+    golden = Golden.read(bundle.folder)
+    entries = (e for a in bundle.manifest.artifacts.values() for role in a.entry_points.values() for e in role)
+    missing = sorted({f"reference/{name}" for entry in entries for name in entry.outputs} - set(golden.outputs))
+    if missing:
+        raise IntegrityFailed(f"{GOLDEN_TENSORS} has no {missing[0]}; export the bundle again")
+    return golden
 
 
 def gate(rows: list[Row], strict: bool) -> None:
@@ -76,7 +89,7 @@ def _ask_model(bundle: Bundle, model: str) -> Golden:
     task = bundle.manifest.task
     pooling = Pooling(pooling_mode(task.pooling), bool(task.normalize)) if task.pooling else None
     source = open_source(model, task.name, pooling)
-    return make_golden(source, describe(source.model, source.pooling), list(bundle.manifest.artifacts))
+    return make_golden(source, describe(source.model, task.name, source.pooling), list(bundle.manifest.artifacts))
 
 
 def _tokenizer(bundle: Bundle, golden: Golden) -> Iterator[Row]:
@@ -95,10 +108,20 @@ def _config_labels(bundle: Bundle) -> Iterator[Row]:
     labels = bundle.manifest.task.labels
     if not labels:
         return
-    config = json.loads(bundle.path("config.json").read_text(encoding="utf-8"))
-    named = config.get("id2label", {})
+    named = _id2label(bundle)
     wrong = sum(named.get(str(index)) != label for index, label in enumerate(labels))
     yield _count("labels", "labels that differ from config.json", wrong + abs(len(named) - len(labels)), here("json"))
+
+
+def _id2label(bundle: Bundle) -> dict[str, Any]:
+    try:
+        config = read_json(bundle.own_file("config.json"))
+    except InvalidInput as error:
+        raise IntegrityFailed(f"{error}; fetch the bundle again") from None
+    named = config.get("id2label", {}) if isinstance(config, dict) else None
+    if not isinstance(named, dict):
+        raise IntegrityFailed("config.json has no id2label that could be read; fetch the bundle again")
+    return named
 
 
 def _count(entry: str, metric: str, wrong: int, where: str) -> Row:

@@ -19,7 +19,7 @@ from mobile_llm.tasks.tokenization import Encoded
 def make_golden(source: HuggingFaceSource, model: EncoderModel, artifact_ids: Sequence[str]) -> Golden:
     """Reference outputs of the model itself, and of a twin for every artifact that is not plain float32."""
     texts = golden_texts(source.tokenizer, source.max_length)
-    sequences = random_sequences(source.config.vocab_size, model.max_length)
+    sequences = random_sequences(source.config.vocab_size, model.max_length, source.config.pad_token_id)
     probes = [Encoded(t.ids, t.types) for t in texts] + [Encoded(s, (0,) * len(s)) for s in sequences]
     reference = Reference(source)
     plain = reference.outputs(probes)

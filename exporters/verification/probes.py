@@ -53,8 +53,10 @@ def ends(hidden: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
     return np.concatenate([hidden[:, 0], last], axis=-1)
 
 
-def random_sequences(vocabulary: int, limit: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:
-    """Random ids at lengths up to the model's limit, one sequence each."""
+def random_sequences(vocabulary: int, limit: int, padding: int | None, seed: int = 0) -> tuple[tuple[int, ...], ...]:
+    """Random ids at lengths up to the model's limit, one sequence each, without padding's: some models count positions
+    by it."""
     random = np.random.default_rng(seed)
     lengths = [n for n in _LENGTHS if n < limit] + [limit]
-    return tuple(tuple(int(i) for i in random.integers(0, vocabulary, n)) for n in lengths)
+    ids = np.array([i for i in range(vocabulary) if i != padding])
+    return tuple(tuple(int(i) for i in ids[random.integers(0, len(ids), n)]) for n in lengths)

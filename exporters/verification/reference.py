@@ -37,8 +37,8 @@ class Reference:
     def twin(self, model: EncoderModel) -> Iterator[Reference]:
         """While the block runs, the PyTorch model holds the weights of `model`."""
         with ExitStack() as undo:
-            for name, weight in weights_of(model).items():
-                undo.enter_context(_replaced(self._source.model.get_parameter(name), weight.float32()))
+            for name, values in _parameters(model).items():
+                undo.enter_context(_replaced(self._source.model.get_parameter(name), values))
             yield self
 
     def _one(self, item: Encoded) -> dict[str, np.ndarray]:
@@ -51,6 +51,19 @@ class Reference:
         vector = pool(result.last_hidden_state, tensors["attention_mask"], self._source.pooling)
         hidden = ends(result.last_hidden_state.numpy(), [len(item.ids)])
         return {"sentence_embedding": vector.numpy(), "last_hidden_state": hidden}
+
+
+def _parameters(model: EncoderModel) -> dict[str, np.ndarray]:
+    """The checkpoint's parameters as the blocks hold them, those that it fuses put together again."""
+    parts: dict[str, dict[int, np.ndarray]] = {}
+    for weight in weights_of(model).values():
+        name, first = weight.fused or (weight.name, 0)
+        parts.setdefault(name, {})[first] = weight.float32()
+    return {name: rows[0] if len(rows) == 1 else _stacked(rows) for name, rows in parts.items()}
+
+
+def _stacked(rows: dict[int, np.ndarray]) -> np.ndarray:
+    return np.concatenate([rows[first] for first in sorted(rows)])
 
 
 def pool(hidden: Any, mask: Any, pooling: Pooling) -> Any:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+from mobile_llm.artifacts import onnx
 from mobile_llm.artifacts.graph import ArtifactGraph
+
+FORMATS = ("onnx", "tflite", "coreml")
 
 
 def read(format_name: str, path: Path) -> ArtifactGraph:
@@ -18,4 +21,12 @@ def read(format_name: str, path: Path) -> ArtifactGraph:
     return graph
 
 
-__all__ = ["ArtifactGraph", "read"]
+def members(format_name: str, path: Path) -> list[Path]:
+    """Every file that a runtime opens for the artifact at `path`. Raises IntegrityFailed for one that leads out."""
+    if path.is_dir():
+        return sorted(member for member in path.rglob("*") if member.is_symlink() or not member.is_dir())
+    beside = onnx.external_data(path) if format_name == "onnx" else ()
+    return [path, *(path.parent / name for name in beside)]
+
+
+__all__ = ["FORMATS", "ArtifactGraph", "members", "read"]

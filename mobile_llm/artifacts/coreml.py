@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mobile_llm.artifacts.constants import from_bytes, shaped
 from mobile_llm.artifacts.graph import ArtifactGraph, Dimension, Function, Op, Tensor
 from mobile_llm.artifacts.wire import Message, map_file, refuse_malformed
 from mobile_llm.errors import IntegrityFailed
@@ -138,10 +139,12 @@ def _dimension(dimension: Message) -> Dimension:
 
 def _blob(path: Path, offset: int, dtype: str, shape: tuple[int, ...], size: int) -> np.ndarray:
     data = map_file(path)
+    if not 0 <= offset <= len(data) - _METADATA:
+        raise IntegrityFailed(f"{path.name} ends before the constant at {offset}; fetch the bundle again")
     sentinel, _, stored, start = struct.unpack_from("<IIQQ", data, offset)
     if sentinel != _SENTINEL or stored != size or start + size > len(data):
         raise IntegrityFailed(f"{path.name} has no constant of {size} bytes at {offset}; fetch the bundle again")
-    return _from_bytes(data[start : start + size], dtype, shape)
+    return from_bytes(data[start : start + size], dtype, shape)
 
 
 def _immediate(value: Message, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -150,17 +153,9 @@ def _immediate(value: Message, dtype: str, shape: tuple[int, ...]) -> np.ndarray
         return np.zeros(shape, bool if dtype == "bool" else dtype)
     contents = value.message(field)
     if field in (1, 6):
-        return contents.numbers(1, "<f4" if field == 1 else "<f8").astype(dtype).reshape(shape)
+        return shaped(contents.numbers(1, "<f4" if field == 1 else "<f8").astype(dtype), shape)
     if field == 4:
-        return np.array(contents.texts(1)).reshape(shape)
+        return shaped(np.array(contents.texts(1)), shape)
     if field == 7:
-        return _from_bytes(contents.view(1), dtype, shape)
-    return np.array(contents.integers(1)).astype(bool if dtype == "bool" else dtype).reshape(shape)
-
-
-def _from_bytes(data: memoryview, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    if dtype in ("int4", "uint4"):
-        packed = np.frombuffer(data, np.uint8)
-        values = np.stack([packed & 15, packed >> 4], -1).reshape(-1)[: int(np.prod(shape))].astype(np.int8)
-        return (np.where(values > 7, values - 16, values) if dtype == "int4" else values).reshape(shape)
-    return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)
+        return from_bytes(contents.view(1), dtype, shape)
+    return shaped(np.array(contents.integers(1)).astype(bool if dtype == "bool" else dtype), shape)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mobile_llm.artifacts.constants import from_bytes, shaped
 from mobile_llm.artifacts.graph import ArtifactGraph, Dimension, Function, Op, Tensor
 from mobile_llm.artifacts.wire import Message, map_file, refuse_malformed
 from mobile_llm.errors import IntegrityFailed
@@ -28,7 +29,7 @@ _EXTERNAL = 1
 def read(path: Path) -> ArtifactGraph:
     """Raises IntegrityFailed for what is not an ONNX file or names data outside its folder."""
     external_data(path)
-    model = Message(map_file(path))
+    model = _model(path)
     versions = {opset.text(1) or "ai.onnx": opset.integer(2) for opset in model.messages(8)}
     versions["ir"] = model.integer(1)
     function = _function(model.message(7), path.parent)
@@ -41,7 +42,7 @@ def external_data(path: Path) -> tuple[str, ...]:
 
     Raises IntegrityFailed for one that would lie outside that folder.
     """
-    model = Message(map_file(path))
+    model = _model(path)
     graphs = [model.message(7)]
     nodes = [node for function in model.messages(25) for node in function.messages(7)]
     locations = {_location(tensor) for tensor in _tensors(graphs, nodes) if tensor.integer(14) == _EXTERNAL}
@@ -54,6 +55,15 @@ def external_data(path: Path) -> tuple[str, ...]:
                 f"{path.name} keeps data in {location!r}, which lies outside its folder; do not use it"
             )
     return tuple(sorted(locations))
+
+
+def _model(path: Path) -> Message:
+    """The file's one message. Its fields may all be left out on the wire, so a file that was cut between two of them
+    is known by what no model can do without."""
+    model = Message(map_file(path))
+    if 7 not in model or 8 not in model:
+        raise ValueError("it has no graph, or no operator set")
+    return model
 
 
 def _tensors(graphs: list[Message], nodes: list[Message]) -> Iterator[Message]:
@@ -134,30 +144,23 @@ def _constant(tensor: Message, folder: Path) -> Tensor:
 def _values(tensor: Message) -> np.ndarray:
     dtype, shape = _TYPES[tensor.integer(2)], tuple(tensor.integers(1))
     if 9 in tensor:
-        return _from_bytes(tensor.view(9), dtype, shape)
+        return from_bytes(tensor.view(9), dtype, shape)
     if dtype in ("float32", "float64"):
         number, wire = (4, "<f4") if dtype == "float32" else (10, "<f8")
-        return tensor.numbers(number, wire).reshape(shape)
+        return shaped(tensor.numbers(number, wire), shape)
+    if dtype == "string":
+        return shaped(np.array(tensor.texts(6)), shape)
     number = {"int64": 7, "uint32": 11, "uint64": 11}.get(dtype, 5)
     values = np.array(tensor.integers(number), np.int64)
     if dtype == "float16":
-        return values.astype(np.uint16).view(np.float16).reshape(shape)
-    return values.astype(dtype).reshape(shape)
+        return shaped(values.astype(np.uint16).view(np.float16), shape)
+    return shaped(values.astype(dtype), shape)
 
 
 def _external_values(external: dict[str, str], dtype: str, shape: tuple[int, ...], folder: Path) -> np.ndarray:
     data = map_file(folder / external["location"])
     start = int(external.get("offset", 0))
     size = int(external.get("length", len(data) - start))
-    return _from_bytes(data[start : start + size], dtype, shape)
-
-
-def _from_bytes(data: memoryview, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    if dtype in ("int4", "uint4"):
-        packed = np.frombuffer(data, np.uint8)
-        values = np.stack([packed & 15, packed >> 4], -1).reshape(-1)[: int(np.prod(shape))].astype(np.int8)
-        return (np.where(values > 7, values - 16, values) if dtype == "int4" else values).reshape(shape)
-    if dtype == "bfloat16":
-        wide = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-        return wide.view(np.float32).reshape(shape)
-    return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)
+    if min(start, size) < 0 or start + size > len(data):
+        raise IntegrityFailed(f"{external['location']} has no {size} bytes at {start}; fetch the bundle again")
+    return from_bytes(data[start : start + size], dtype, shape)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mobile_llm.artifacts.constants import from_bytes
 from mobile_llm.artifacts.flatbuffer import Table
 from mobile_llm.artifacts.graph import ArtifactGraph, Function, Op, Tensor
 from mobile_llm.artifacts.wire import map_file, refuse_malformed
@@ -60,7 +61,7 @@ def _tensor(table: Table, name: str, buffers: list[Any]) -> Tensor:
     dtype = _TYPES[table.number(1, "<b")]
     shape = tuple(int(size) for size in table.vector(0, "<i4"))
     contents = buffers[table.number(2, "<I")]
-    load = partial(_values, contents, dtype, shape) if len(contents) else None
+    load = partial(from_bytes, contents, dtype, shape) if len(contents) else None
     return Tensor(name, dtype, shape, len(contents), load, _quantization(table.table(4)))
 
 
@@ -69,13 +70,6 @@ def _quantization(table: Table | None) -> Mapping[str, Any]:
     if table is None or not len(scale):
         return {}
     return {"scale": scale, "zero_point": table.vector(3, "<i8"), "axis": table.number(6)}
-
-
-def _values(contents: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    if dtype in ("int4", "uint4"):
-        values = np.stack([contents & 15, contents >> 4], -1).reshape(-1)[: int(np.prod(shape))].astype(np.int8)
-        return (np.where(values > 7, values - 16, values) if dtype == "int4" else values).reshape(shape)
-    return contents.view(np.dtype(dtype).newbyteorder("<")).reshape(shape)
 
 
 def _buffer(data: memoryview, table: Table) -> np.ndarray:

@@ -6,14 +6,29 @@ these, and dataclasses of them.
 
 from __future__ import annotations
 
+import json
+import reprlib
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mobile_llm.errors import InvalidInput
 
 T = TypeVar("T")
+
+
+def read_json(path: Path) -> Any:
+    """The document in a file. Raises InvalidInput, naming the file, for what cannot be read as JSON in UTF-8."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"{path.name} cannot be read ({error.strerror})") from None
+    except RecursionError:
+        raise InvalidInput(f"{path.name} is nested too deeply to be read") from None
+    except ValueError as error:
+        raise InvalidInput(f"{path.name} is not JSON in UTF-8 ({error})") from None
 
 
 def to_json(value: Any) -> Any:
@@ -91,4 +106,4 @@ class _Decoder:
 
 def _expect(condition: bool, where: str, expected: str, data: Any) -> None:
     if not condition:
-        raise InvalidInput(f"{where} should be {expected}, not {type(data).__name__} {str(data)[:60]!r}")
+        raise InvalidInput(f"{where} should be {expected}, not {type(data).__name__} {reprlib.repr(data)}")

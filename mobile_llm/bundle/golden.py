@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_llm.bundle.codec import from_json, to_json
+from mobile_llm.bundle.codec import from_json, read_json, to_json
 from mobile_llm.errors import IntegrityFailed, InvalidInput
 
 GOLDEN_JSON = "golden.json"
@@ -59,11 +59,22 @@ class Golden:
     def read(folder: Path) -> Golden:
         """Raises IntegrityFailed for files that are not golden references."""
         try:
-            data = json.loads((folder / GOLDEN_JSON).read_text(encoding="utf-8"))
-            inputs = from_json(GoldenInputs, data, GOLDEN_JSON)
-            return Golden(inputs, _unpack((folder / GOLDEN_TENSORS).read_bytes()))
-        except (OSError, ValueError, KeyError, struct.error, InvalidInput) as error:
+            inputs = from_json(GoldenInputs, read_json(folder / GOLDEN_JSON), GOLDEN_JSON)
+            outputs = _unpack((folder / GOLDEN_TENSORS).read_bytes())
+            _check_rows(inputs, outputs)
+            return Golden(inputs, outputs)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, InvalidInput) as error:
             raise IntegrityFailed(f"the golden references of {folder.name} cannot be read: {error}") from None
+
+
+def _check_rows(inputs: GoldenInputs, outputs: Mapping[str, np.ndarray]) -> None:
+    """Every output has a row for every probe, or it is of other probes."""
+    probes = len(inputs.texts) + len(inputs.sequences)
+    for name, output in outputs.items():
+        if output.ndim != 2 or len(output) != probes:
+            raise ValueError(f"{name} has the shape {output.shape}, and there are {probes} probes")
+    if not any(name.startswith("reference/") for name in outputs):
+        raise ValueError(f"{GOLDEN_TENSORS} has no answers of the model")
 
 
 def _pack(tensors: Mapping[str, np.ndarray]) -> bytes:
@@ -81,7 +92,10 @@ def _pack(tensors: Mapping[str, np.ndarray]) -> bytes:
 
 def _unpack(data: bytes) -> dict[str, np.ndarray]:
     (size,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8 : 8 + size])
+    try:
+        header = json.loads(data[8 : 8 + size])
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
     tensors = {}
     for name, entry in header.items():
         start, end = (8 + size + offset for offset in entry["data_offsets"])

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from mobile_llm.bundle.manifest import FileEntry
+from mobile_llm.artifacts import members
+from mobile_llm.bundle.manifest import Artifact, FileEntry
 from mobile_llm.errors import IntegrityFailed
 
 _CHUNK = 1 << 20
@@ -52,3 +53,15 @@ def check_files(bundle: Path, files: Iterable[FileEntry]) -> None:
             )
         if sha256_of(path) != entry.sha256:
             raise IntegrityFailed(f"{entry.path} differs from the manifest's sha256; fetch the bundle again")
+
+
+def refuse_unlisted(bundle: Path, artifact: Artifact) -> None:
+    """Raises IntegrityFailed where an artifact consists of a file that the manifest has no hash for."""
+    path = inside(bundle, artifact.path)
+    listed = {bundle / file.path for file in artifact.files}
+    for member in members(artifact.format, path):
+        if member not in listed:
+            name = member.relative_to(path.parent).as_posix()
+            raise IntegrityFailed(
+                f"{artifact.path} keeps data in {name}, for which the manifest has no hash; fetch the bundle again"
+            )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobile_llm.bundle.codec import from_json
-from mobile_llm.bundle.integrity import check_files, inside
+from mobile_llm.bundle.codec import from_json, read_json
+from mobile_llm.bundle.integrity import check_files, inside, refuse_unlisted
 from mobile_llm.bundle.manifest import SCHEMA_VERSION, Artifact, Manifest
 from mobile_llm.errors import IntegrityFailed, InvalidInput, ModelNotFound, RuntimeTooOld
 
 MANIFEST = "manifest.json"
+_FORMATS = ("onnx", "tflite", "coreml")  # in the order in which one is chosen where none is named
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,43 @@ class Bundle:
         """An artifact by id, or the best default on this machine: ONNX, then TFLite, then Core ML."""
         artifacts = self.manifest.artifacts
         if artifact_id is None:
-            artifact_id = next(d for f in ("onnx", "tflite", "coreml") if (d := self.manifest.defaults.get(f)))
+            artifact_id = self._default()
         if artifact_id not in artifacts:
             raise InvalidInput(f"no artifact {artifact_id!r} in {self.folder.name}; it has {', '.join(artifacts)}")
         return artifact_id, artifacts[artifact_id]
+
+    def _default(self) -> str:
+        defaults = self.manifest.defaults
+        chosen = next((defaults[name] for name in _FORMATS if name in defaults), None)
+        if chosen is None:
+            raise InvalidInput(
+                f"{self.folder.name} has a default for {', '.join(defaults)} alone, which this runtime does not have; "
+                f"name one of its artifacts: {', '.join(self.manifest.artifacts)}"
+            )
+        return chosen
+
+    def own_file(self, relative: str) -> Path:
+        """The path of one of the bundle's own files. Raises IntegrityFailed where the manifest has no hash for it,
+        so that `check_artifact` cannot have compared it."""
+        if relative not in {file.path for file in self.manifest.files}:
+            raise IntegrityFailed(f"{MANIFEST} has no hash for {relative}; export the bundle again")
+        return self.path(relative)
 
     def path(self, relative: str) -> Path:
         """A member's path; raises IntegrityFailed where it would leave the folder."""
         return inside(self.folder, relative)
 
     def check_artifact(self, artifact: Artifact) -> None:
-        """Compare the files of one artifact, and the bundle's own, with their hashes."""
+        """Compare the files of one artifact, and the bundle's own, with their hashes. Raises IntegrityFailed, also
+        for a file that the artifact consists of and that has no hash."""
         check_files(self.folder, (*self.manifest.files, *artifact.files))
+        refuse_unlisted(self.folder, artifact)
 
 
 def _parse(path: Path) -> Manifest:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise IntegrityFailed(f"{path} is not JSON ({error}); fetch the bundle again") from None
-    newer = _is_newer_minor(path, data)
-    try:
-        manifest = from_json(Manifest, data, MANIFEST, ignore_unknown=newer)
+        data = read_json(path)
+        manifest = from_json(Manifest, data, MANIFEST, ignore_unknown=_is_newer_minor(path, data))
     except InvalidInput as error:
         raise IntegrityFailed(f"{error}; fetch the bundle again") from None
     _check_references(manifest)
@@ -87,3 +102,14 @@ def _check_references(manifest: Manifest) -> None:
         listed = [file.path for file in artifact.files]
         if not any(p == artifact.path or p.startswith(f"{artifact.path}/") for p in listed):
             raise IntegrityFailed(f"{MANIFEST} lists no file for {artifact_id}'s path {artifact.path!r}")
+        _check_entries(artifact_id, artifact)
+
+
+def _check_entries(artifact_id: str, artifact: Artifact) -> None:
+    for role, entries in artifact.entry_points.items():
+        if not entries or not all(entry.inputs and entry.outputs for entry in entries):
+            raise IntegrityFailed(f"{MANIFEST} binds no inputs or no outputs to {role!r} of {artifact_id}")
+        for binding in (b for entry in entries for b in entry.inputs.values()):
+            unbounded = [name for name in binding.shape[1:] if isinstance(name, str) and name not in binding.range]
+            if unbounded:
+                raise IntegrityFailed(f"{MANIFEST} gives no range for {unbounded[0]!r} of {artifact_id} {role!r}")

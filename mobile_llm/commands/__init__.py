@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 from mobile_llm import __version__, registry
 from mobile_llm.errors import Cancelled, MobileLlmError, NotEnoughMemory
@@ -37,6 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error, modules[args.command], args.json)
 
 
+class _Command(argparse.ArgumentParser):
+    """Takes positionals on both sides of options: `run BUNDLE --artifact ID TEXT`."""
+
+    _intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._intermixed:  # called by the parsing of either kind
+            return super().parse_known_args(args, namespace)
+        self._intermixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixed = False
+
+
 def command_modules() -> dict[str, ModuleType]:
     """Every installed command, in the order in which a user meets them."""
     return {name: registry.find(_GROUP, name) for name in _names()}
@@ -51,7 +67,7 @@ def build_parser(
         description="Export a model to verified ONNX, TFLite and Core ML artifacts, run them, measure them.",
     )
     parser.add_argument("--version", action="version", version=f"mobile-llm {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Command)
     for name, module in modules.items():
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)

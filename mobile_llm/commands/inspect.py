@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
@@ -23,12 +22,31 @@ def run(args: argparse.Namespace) -> int:
     bundle = Bundle.open(args.bundle)
     for artifact in bundle.manifest.artifacts.values():
         bundle.check_artifact(artifact)
-    attested = json.loads(bundle.path("verification.json").read_text(encoding="utf-8"))
+    attested = _attested(bundle)
     if args.json:
         print_json({"manifest": to_json(bundle.manifest), "verification": attested})
     else:
         sys.stdout.write("\n".join(_lines(bundle, attested)) + "\n")
     return 0
+
+
+def _attested(bundle: Any) -> dict[str, Any]:
+    """verification.json: the one file that holds times, and so has no hash. Raises IntegrityFailed without its rows."""
+    from mobile_llm.bundle.codec import read_json
+    from mobile_llm.errors import IntegrityFailed, InvalidInput
+
+    try:
+        attested = read_json(bundle.path("verification.json"))
+    except InvalidInput as error:
+        raise IntegrityFailed(f"{error}; fetch the bundle again") from None
+    rows = attested.get("rows") if isinstance(attested, dict) else None
+    if not isinstance(rows, list) or not all(map(_is_row, rows)):
+        raise IntegrityFailed("verification.json has no rows of what was compared; fetch the bundle again")
+    return attested
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and {"artifact", "status"} <= set(row)
 
 
 def _lines(bundle: Any, attested: dict[str, Any]) -> list[str]:

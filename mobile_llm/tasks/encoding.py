@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mobile_llm.engine import Engine
-from mobile_llm.errors import InvalidInput
+from mobile_llm.errors import IntegrityFailed, InvalidInput
 from mobile_llm.tasks.tokenization import TextTokenizer, stack
 
 
@@ -29,6 +29,8 @@ class TextEncoder:
         rows: dict[int, np.ndarray] = {}
         for start in range(0, len(texts), batch_size):
             chunk = by_length[start : start + batch_size]
-            result = self.engine.run("encode", stack([encoded[i] for i in chunk]))[output]
-            rows.update(zip(chunk, result))
+            results = self.engine.run("encode", stack([encoded[i] for i in chunk]))
+            if output not in results:
+                raise IntegrityFailed(f"{self.engine.artifact_id} gives {', '.join(results)}, and no {output!r}")
+            rows.update(zip(chunk, results[output]))
         return np.stack([rows[i] for i in range(len(texts))]).astype(np.float32, copy=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -28,9 +29,9 @@ class TextTokenizer:
     def __init__(self, bundle: Bundle) -> None:
         policy = bundle.manifest.tokenizer
         try:
-            self._tokenizer = Tokenizer.from_file(str(bundle.path(TOKENIZER_FILE)))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise IntegrityFailed(f"{TOKENIZER_FILE} cannot be read: {error}; fetch the bundle again") from None
+            self._tokenizer = read_tokenizer(bundle.own_file(TOKENIZER_FILE))
+        except InvalidInput as error:
+            raise IntegrityFailed(f"{error}; fetch the bundle again") from None
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(policy.max_length, direction=policy.truncation)
 
@@ -43,6 +44,16 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer.json. Raises InvalidInput, naming the file, for what is none."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:
+        if type(error) is not Exception:  # tokenizers' own errors are of no narrower type
+            raise
+        raise InvalidInput(f"{path.name} cannot be read ({error})") from None
 
 
 def stack(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:

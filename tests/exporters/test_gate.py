@@ -31,13 +31,13 @@ Failed = Callable[[Path], list[dict[str, Any]]]
 
 @pytest.fixture(scope="session")
 def classifier_blocks(classifier_model: Path) -> EncoderModel:
-    return describe(open_source(str(classifier_model), "text-classification").model)
+    return describe(open_source(str(classifier_model), "text-classification").model, "text-classification")
 
 
 @pytest.fixture(scope="session")
 def embedder_blocks(embedder_model: Path) -> EncoderModel:
     source = open_source(str(embedder_model), "feature-extraction")
-    return describe(source.model, source.pooling)
+    return describe(source.model, "feature-extraction", source.pooling)
 
 
 @pytest.fixture

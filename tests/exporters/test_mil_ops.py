@@ -167,17 +167,7 @@ def _tensor(value: Any) -> Any:
     return value if isinstance(value, str) else torch.from_numpy(np.array(value))
 
 
-XFAIL = {
-    "slice_by_index backwards twice": "two axes with negative strides are taken as pairs, not as a grid",
-}
-
-
-def _params() -> list[Any]:
-    marks = {case.id: [pytest.mark.xfail(reason=XFAIL[case.id], strict=True)] for case in CASES if case.id in XFAIL}
-    return [pytest.param(case, id=case.id, marks=marks.get(case.id, [])) for case in CASES]
-
-
-@pytest.mark.parametrize("case", _params())
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_agrees_with_coremltools(case: Case) -> None:
     stated, values = _built(case)
     found = OPS[case.op](**{name: _tensor(value) for name, value in stated.items()})

@@ -29,7 +29,7 @@ MATRICES = arrays.arrays(
 
 @pytest.fixture(scope="module")
 def blocks(classifier_model: Path) -> EncoderModel:
-    return describe(open_source(str(classifier_model), "text-classification").model)
+    return describe(open_source(str(classifier_model), "text-classification").model, "text-classification")
 
 
 @settings(deadline=None, max_examples=200)

@@ -190,18 +190,9 @@ def _cuts(content: bytes) -> list[int]:
 
 
 ARTIFACTS = [f"{name}/{precision}" for name in FORMATS for precision in PRECISIONS]
-_LENIENT = {
-    "onnx": "a file that ends between its first fields is read as a model without a graph",
-    "coreml": "a weight.bin that ends within a constant's metadata gives struct.error when the constant is read",
-}
 
 
-def _truncations() -> list[Any]:
-    marks = {name: [pytest.mark.xfail(reason=reason, strict=True)] for name, reason in _LENIENT.items()}
-    return [pytest.param(a, marks=marks.get(a.split("/")[0], [])) for a in ARTIFACTS]
-
-
-@pytest.mark.parametrize("artifact_id", _truncations())
+@pytest.mark.parametrize("artifact_id", ARTIFACTS)
 def test_a_truncated_file_fails_integrity_wherever_it_ends(artifact_id: str, damaged: Damaged) -> None:
     for content, file, path in damaged(artifact_id):
         for size in _cuts(content):
@@ -230,21 +221,12 @@ def test_altered_bytes_are_read_or_fail_integrity(artifact_id: str, damaged: Dam
     assert refused
 
 
-UNFILLED = pytest.mark.xfail(
-    reason="a constant whose bytes do not fill its shape gives ValueError when it is read",
-    raises=ValueError,
-    strict=True,
-)
-
-
-@UNFILLED
 def test_an_onnx_constant_that_does_not_fill_its_shape_fails_integrity(tmp_path: Path) -> None:
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[5], raw_data=bytes(16))
     with pytest.raises(IntegrityFailed):
         next(iter(_single(tmp_path, tensor))).read()
 
 
-@UNFILLED
 def test_a_tflite_constant_that_does_not_fill_its_shape_fails_integrity(classifier_bundle: Path) -> None:
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema

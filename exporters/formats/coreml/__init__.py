@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from exporters.architectures.blocks import EncoderModel, Pooling
+from exporters.architectures.blocks import EncoderModel
 from exporters.architectures.encoder import build_encoder
-from exporters.formats.lowered import Lowered
+from exporters.formats.lowered import Lowered, phone_outputs
 from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -45,7 +45,7 @@ def _program(model: EncoderModel, precision: str) -> Any:
     inputs = {name: mb.placeholder((1, length), types.int32) for name in model.inputs}
     with Function(inputs, opset_version=ct.target.iOS16) as function:
         dtype = np.float32 if precision == "fp32" else np.float16
-        builder = MilEncoderBuilder(function.inputs, dtype)
+        builder = MilEncoderBuilder(function.inputs, dtype, model.max_length, phone_outputs(model))
         build_encoder(model, builder)
         function.set_outputs(list(builder.outputs.values()))
     lengths = ct.RangeDim(1, model.max_length, default=min(_DEFAULT_LENGTH, model.max_length))
@@ -58,9 +58,5 @@ def _program(model: EncoderModel, precision: str) -> Any:
 def _entry(model: EncoderModel) -> EntryPoint:
     lengths = {"sequence": (1, model.max_length)}
     inputs = {name: TensorBinding(name, "int32", (1, "sequence"), lengths) for name in model.inputs}
-    if isinstance(model.head, Pooling):
-        outputs = {"sentence_embedding": TensorBinding("sentence_embedding", "float32", (1, model.hidden))}
-    else:
-        labels = model.head.output.weight.shape[0]
-        outputs = {"logits": TensorBinding("logits", "float32", (1, labels))}
+    outputs = {name: TensorBinding(name, "float32", shape) for name, shape in phone_outputs(model).items()}
     return EntryPoint(inputs, outputs)

@@ -8,6 +8,7 @@ mask and the shape arithmetic fall to the CPU, and a flexible length runs there 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from exporters.architectures.blocks import (
     Attention,
     Embeddings,
     FeedForward,
+    GatedFeedForward,
     Linear,
     Norm,
     Pooling,
 )
 from exporters.architectures.weights import Weight
+from exporters.formats.coreml.attention import Scores
 
 # What padding's scores get added: exp(-10000) is 0, and float16 can still hold the sum.
 _MASKED = 1e4
@@ -34,9 +37,11 @@ _GELU = {"gelu": "EXACT", "gelu_tanh": "TANH_APPROXIMATION"}
 class MilEncoderBuilder:
     """Implements `EncoderBuilder` inside a MIL function; values are its variables."""
 
-    def __init__(self, inputs: dict[str, Any], dtype: type[np.floating[Any]]) -> None:
+    def __init__(self, inputs: dict[str, Any], dtype: type[np.floating[Any]], limit: int, kept: Container[str]) -> None:
         self._inputs = inputs
         self._dtype = dtype
+        self._kept = kept
+        self._scores = Scores(dtype, limit)
         self._constants: dict[str, Any] = {}
         self.outputs: dict[str, Any] = {}
 
@@ -44,19 +49,25 @@ class MilEncoderBuilder:
         return self._inputs[name]
 
     def output(self, name: str, value: Any) -> None:
-        """Outputs are float32, whatever is computed in. `last_hidden_state` is left out."""
-        if name != "last_hidden_state":
+        """Outputs are float32, whatever is computed in; those that are not kept are left out."""
+        if name in self._kept:
             narrow = self._dtype != np.float32
             self.outputs[name] = (
                 mb.cast(x=value, dtype="fp32", name=name) if narrow else mb.identity(x=value, name=name)
             )
 
     def embed(self, embeddings: Embeddings, ids: Any, token_types: Any | None) -> Any:
+        length = mb.slice_by_index(x=mb.shape(x=ids), begin=[1], end=[2])
+        self._scores.set_length(length)
         hidden = mb.gather(x=self._weight(embeddings.words), indices=ids, axis=0)
-        if embeddings.token_types and token_types is not None:
-            types = mb.gather(x=self._weight(embeddings.token_types), indices=token_types, axis=0)
-            hidden = mb.add(x=hidden, y=types)
-        return self._norm(mb.add(x=hidden, y=self._positions(embeddings, ids)), embeddings.norm)
+        if embeddings.token_types:
+            table = self._weight(embeddings.token_types)
+            rows = np.array([[0]], np.int32) if token_types is None else token_types
+            hidden = mb.add(x=hidden, y=mb.gather(x=table, indices=rows, axis=0))
+        if embeddings.positions:
+            hidden = mb.add(x=hidden, y=self._positions(embeddings.positions, embeddings.position_offset, length))
+        normed = self.norm(hidden, embeddings.norm)
+        return self.linear(normed, embeddings.projection) if embeddings.projection else normed
 
     def attention_mask(self, mask: Any) -> Any:
         """(1, 1, 1, S) to add to scores."""
@@ -64,24 +75,27 @@ class MilEncoderBuilder:
         return mb.expand_dims(x=masked, axes=[1, 2])
 
     def attention(self, hidden: Any, attention: Attention, mask: Any) -> Any:
-        scaled = mb.mul(x=self.linear(hidden, attention.query), y=self._number(attention.head_dim**-0.5))
-        query = self._heads(scaled, attention)
-        key = self._heads(self.linear(hidden, attention.key), attention)
-        value = self._heads(self.linear(hidden, attention.value), attention)
-        scores = mb.add(x=mb.matmul(x=query, y=key, transpose_y=True), y=mask)
-        context = mb.matmul(x=mb.softmax(x=scores, axis=-1), y=value)
-        merged = mb.reshape(
-            x=mb.transpose(x=context, perm=[0, 2, 1, 3]),
-            shape=[1, -1, attention.heads * attention.head_dim],
-        )
-        return self.linear(merged, attention.output)
+        query, key, value = (self.linear(hidden, x) for x in (attention.query, attention.key, attention.value))
+        return self.linear(self._scores.context(query, key, value, attention, mask), attention.output)
 
-    def feed_forward(self, hidden: Any, feed_forward: FeedForward) -> Any:
-        expanded = self.activation(self.linear(hidden, feed_forward.up), feed_forward.activation)
+    def feed_forward(self, hidden: Any, feed_forward: FeedForward | GatedFeedForward) -> Any:
+        if isinstance(feed_forward, GatedFeedForward):
+            gate = self.activation(self.linear(hidden, feed_forward.gate), feed_forward.activation)
+            expanded = mb.mul(x=gate, y=self.linear(hidden, feed_forward.up))
+        else:
+            expanded = self.activation(self.linear(hidden, feed_forward.up), feed_forward.activation)
         return self.linear(expanded, feed_forward.down)
 
-    def add_norm(self, hidden: Any, residual: Any, norm: Norm) -> Any:
-        return self._norm(mb.add(x=hidden, y=residual), norm)
+    def add(self, hidden: Any, residual: Any) -> Any:
+        return mb.add(x=hidden, y=residual)
+
+    def norm(self, hidden: Any, norm: Norm) -> Any:
+        epsilon = norm.eps if self._dtype == np.float32 else max(norm.eps, _SMALLEST_EPSILON)
+        gamma = self._weight(norm.weight)
+        if norm.bias is None:
+            return mb.layer_norm(x=hidden, axes=[-1], gamma=gamma, epsilon=self._dtype(epsilon))
+        beta = self._weight(norm.bias)
+        return mb.layer_norm(x=hidden, axes=[-1], gamma=gamma, beta=beta, epsilon=self._dtype(epsilon))
 
     def first_token(self, hidden: Any) -> Any:
         first = mb.slice_by_index(x=hidden, begin=[0, 0, 0], end=[1, 1, hidden.shape[-1]])
@@ -118,30 +132,11 @@ class MilEncoderBuilder:
         pushed = mb.add(x=hidden, y=mb.expand_dims(x=below, axes=[2]))
         return mb.reduce_max(x=pushed, axes=[1], keep_dims=False)
 
-    def _heads(self, value: Any, attention: Attention) -> Any:
-        """(1, S, H) -> (1, heads, S, head_dim)."""
-        split = mb.reshape(x=value, shape=[1, -1, attention.heads, attention.head_dim])
-        return mb.transpose(x=split, perm=[0, 2, 1, 3])
-
-    def _norm(self, hidden: Any, norm: Norm) -> Any:
-        epsilon = norm.eps if self._dtype == np.float32 else max(norm.eps, _SMALLEST_EPSILON)
-        gamma = self._weight(norm.weight)
-        if norm.bias is None:
-            return mb.layer_norm(x=hidden, axes=[-1], gamma=gamma, epsilon=self._dtype(epsilon))
-        beta = self._weight(norm.bias)
-        return mb.layer_norm(x=hidden, axes=[-1], gamma=gamma, beta=beta, epsilon=self._dtype(epsilon))
-
-    def _positions(self, embeddings: Embeddings, ids: Any) -> Any:
-        """As many rows of the table as the sequence is long: (S, H)."""
-        offset = embeddings.position_offset
-        length = mb.slice_by_index(x=mb.shape(x=ids), begin=[1], end=[2])
+    def _positions(self, table: Weight, offset: int, length: Any) -> Any:
+        """As many rows of the table as the sequence is long: (S, width)."""
         end = mb.add(x=length, y=np.array([offset], np.int32)) if offset else length
-        width = np.array([embeddings.positions.shape[1]], np.int32)
-        return mb.slice_by_index(
-            x=self._weight(embeddings.positions),
-            begin=[offset, 0],
-            end=mb.concat(values=[end, width], axis=0),
-        )
+        width = np.array([table.shape[1]], np.int32)
+        return mb.slice_by_index(x=self._weight(table), begin=[offset, 0], end=mb.concat(values=[end, width], axis=0))
 
     def _weight(self, weight: Weight) -> Any:
         """A constant under the checkpoint's name; integers are widened by the system where it needs them."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.architectures.blocks import EncoderModel, Pooling
+from exporters.architectures.blocks import EncoderModel
 from exporters.architectures.encoder import build_encoder
 from exporters.formats.lowered import Lowered
 from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
 
 PRECISIONS = ("fp32", "fp16", "int8")
 _FILES = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_quantized.onnx"}
-# The first with every contrib operator used here as it is used here.
-_MINIMUM = {"onnxruntime": "1.17", "android": "7.0", "ios": "13.0"}
+# The first with every contrib operator used here as it is used here; a bias that is broadcast came with 1.20.
+_MINIMUM = {"onnxruntime": "1.20", "android": "7.0", "ios": "13.0"}
 
 
 def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
@@ -24,24 +24,14 @@ def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
     from exporters.formats.onnx.encoder import OnnxEncoderBuilder
     from exporters.formats.onnx.graph import Graph
 
-    outputs = _outputs(model)
     graph = Graph(f"encoder-{precision}")
-    build_encoder(model, OnnxEncoderBuilder(graph, outputs))
+    build_encoder(model, OnnxEncoderBuilder(graph, model))
     path = f"onnx/{_FILES[precision]}"
     graph.save(bundle / path)
-    return Lowered(path, {"encode": (_entry(model, outputs),)}, _MINIMUM)
+    return Lowered(path, {"encode": (_entry(model),)}, _MINIMUM)
 
 
-def _outputs(model: EncoderModel) -> dict[str, tuple[int | str, ...]]:
-    if isinstance(model.head, Pooling):
-        return {
-            "last_hidden_state": ("batch", "sequence", model.hidden),
-            "sentence_embedding": ("batch", model.hidden),
-        }
-    return {"logits": ("batch", model.head.output.weight.shape[0])}
-
-
-def _entry(model: EncoderModel, outputs: dict[str, tuple[int | str, ...]]) -> EntryPoint:
+def _entry(model: EncoderModel) -> EntryPoint:
     lengths = {"sequence": (1, model.max_length)}
     inputs = {name: TensorBinding(name, "int64", ("batch", "sequence"), lengths) for name in model.inputs}
-    return EntryPoint(inputs, {name: TensorBinding(name, "float32", shape) for name, shape in outputs.items()})
+    return EntryPoint(inputs, {name: TensorBinding(name, "float32", shape) for name, shape in model.outputs.items()})

@@ -16,12 +16,15 @@ from exporters.architectures.blocks import (
     Activation,
     Attention,
     Embeddings,
+    EncoderModel,
     FeedForward,
+    GatedFeedForward,
     Linear,
     Norm,
     Pooling,
 )
 from exporters.architectures.weights import Quantized, Weight
+from exporters.formats.onnx.attention import packed, scores, sequence_length
 from exporters.formats.onnx.graph import BOOL, CONTRIB, FLOAT, INT32, INT64, Graph
 
 _GELU_WITH_BIAS = {"gelu": "BiasGelu", "gelu_tanh": "FastGelu"}
@@ -30,10 +33,14 @@ _GELU_WITH_BIAS = {"gelu": "BiasGelu", "gelu_tanh": "FastGelu"}
 class OnnxEncoderBuilder:
     """Implements `EncoderBuilder`; values are names of the graph."""
 
-    def __init__(self, graph: Graph, outputs: dict[str, tuple[int | str, ...]]) -> None:
+    def __init__(self, graph: Graph, model: EncoderModel) -> None:
         self._graph = graph
-        self._outputs = outputs
+        self._outputs = model.outputs
+        self._limit = model.max_length
+        self._reuses_layers = len({layer.attention.output.weight.name for layer in model.layers}) < len(model.layers)
+        self._copies = 0
         self._unpadded = ""
+        self._length = ""
 
     def input(self, name: str) -> str:
         return self._graph.input(name, INT64, ("batch", "sequence"))
@@ -43,11 +50,18 @@ class OnnxEncoderBuilder:
         self._graph.output(name, FLOAT, self._outputs[name])
 
     def embed(self, embeddings: Embeddings, ids: str, token_types: str | None) -> str:
+        self._length = sequence_length(self._graph, ids)
         hidden = self._rows(embeddings.words, ids)
-        if embeddings.token_types and token_types:
-            hidden = self._graph.node("Add", [hidden, self._rows(embeddings.token_types, token_types)])
-        hidden = self._graph.node("Add", [hidden, self._positions(embeddings, ids)])
-        return self._norm(hidden, embeddings.norm)
+        if embeddings.token_types:
+            types = embeddings.token_types
+            added = self._rows(types, token_types) if token_types else self._first_row(types)
+            hidden = self._graph.node("Add", [hidden, added])
+        if embeddings.positions:
+            hidden = self._graph.node(
+                "Add", [hidden, self._positions(embeddings.positions, embeddings.position_offset)]
+            )
+        normed = self.norm(hidden, embeddings.norm)
+        return self.linear(normed, embeddings.projection) if embeddings.projection else normed
 
     def attention_mask(self, mask: str) -> str:
         """The mask (batch, sequence) as int32, 0 for padding; and whether there is any."""
@@ -56,25 +70,24 @@ class OnnxEncoderBuilder:
         return self._graph.node("Cast", [mask], to=INT32)
 
     def attention(self, hidden: str, attention: Attention, mask: str) -> str:
-        packed = self.linear(hidden, _packed(attention))
-        query, key, value = self._graph.nodes("Split", [packed], 3, axis=-1)
-        unpadded, padded = [query, key, value], [query, key, value, "", mask]
-        context = self._graph.either(
-            self._unpadded, [unpadded, padded], "MultiHeadAttention", num_heads=attention.heads
-        )
+        qkv = self._graph.nodes("Split", [self.linear(hidden, packed(attention))], 3, axis=-1)
+        context = scores(self._graph, qkv, attention, [mask], self._unpadded, self._length, self._limit)
         return self.linear(context, attention.output)
 
-    def feed_forward(self, hidden: str, feed_forward: FeedForward) -> str:
-        up, kind = feed_forward.up, feed_forward.activation
-        if up.bias and kind in _GELU_WITH_BIAS:
-            product = self._per_token(hidden, Linear(up.weight))
-            expanded = self._graph.node(_GELU_WITH_BIAS[kind], [product, self._float(up.bias)], domain=CONTRIB)
+    def feed_forward(self, hidden: str, feed_forward: FeedForward | GatedFeedForward) -> str:
+        if isinstance(feed_forward, GatedFeedForward):
+            gate = self.activation(self._per_token(hidden, feed_forward.gate), feed_forward.activation)
+            expanded = self._graph.node("Mul", [gate, self._per_token(hidden, feed_forward.up)])
         else:
-            expanded = self.activation(self._per_token(hidden, up), kind)
+            expanded = self._expanded(hidden, feed_forward)
         return self._per_token(expanded, feed_forward.down)
 
-    def add_norm(self, hidden: str, residual: str, norm: Norm) -> str:
-        return self._norm(self._graph.node("Sum", [hidden, residual]), norm)
+    def add(self, hidden: str, residual: str) -> str:
+        return self._graph.node("Sum", [hidden, residual])
+
+    def norm(self, hidden: str, norm: Norm) -> str:
+        inputs = [hidden, self._float(norm.weight), self._norm_bias(norm)]
+        return self._graph.node("LayerNormalization", inputs, epsilon=norm.eps, axis=-1)
 
     def first_token(self, hidden: str) -> str:
         index = self._graph.constant("first", np.array(0, np.int64))
@@ -108,9 +121,18 @@ class OnnxEncoderBuilder:
     def _integer_product(self, hidden: str, name: str, weight: Quantized, bias: Weight | None) -> str:
         g = self._graph
         integers = g.constant(f"{name}.T", np.ascontiguousarray(weight.integers.T))
+        if self._reuses_layers:
+            integers = self._copy(integers, weight.shape[1])
         scale = g.constant(f"{name}.scale", weight.scale[:, 0])
         inputs = [hidden, integers, scale] + (["", self._float(bias)] if bias else [])
         return g.node("DynamicQuantizeMatMul", inputs, domain=CONTRIB)
+
+    def _copy(self, integers: str, rows: int) -> str:
+        """The whole of a constant, as a tensor of this use alone once the file is loaded: onnxruntime changes weights
+        for some processors, and refuses to do so twice. Each slice ends elsewhere beyond the last row, or equal ones
+        would be made one again."""
+        g, self._copies = self._graph, self._copies + 1
+        return g.node("Slice", [integers, g.vector(0), g.vector(rows + self._copies), g.vector(0)])
 
     def _per_token(self, hidden: str, linear: Linear) -> str:
         """A product whose int8 activations are rounded token by token. A few tokens carry values fifty times larger
@@ -135,16 +157,21 @@ class OnnxEncoderBuilder:
         scale = g.node("Gather", [g.constant(f"{table.name}.scale", table.quantized.scale), ids], axis=0)
         return g.node("Mul", [g.node("Cast", [integers], to=FLOAT), scale])
 
-    def _positions(self, embeddings: Embeddings, ids: str) -> str:
-        """The first rows of the table, as many as the sequence has: (sequence, hidden)."""
-        g, offset = self._graph, embeddings.position_offset
-        length = g.node("Slice", [g.node("Shape", [ids]), g.vector(1), g.vector(2)])
-        end = g.node("Add", [length, g.vector(offset)]) if offset else length
-        return g.node("Slice", [self._float(embeddings.positions), g.vector(offset), end, g.vector(0)])
+    def _first_row(self, table: Weight) -> str:
+        return self._graph.node("Gather", [self._float(table), self._graph.constant("first", np.array(0, np.int64))])
 
-    def _norm(self, hidden: str, norm: Norm) -> str:
-        inputs = [hidden, self._float(norm.weight), self._norm_bias(norm)]
-        return self._graph.node("LayerNormalization", inputs, epsilon=norm.eps, axis=-1)
+    def _positions(self, table: Weight, offset: int) -> str:
+        """The rows of the table from `offset` on, as many as the sequence has: (sequence, width)."""
+        g = self._graph
+        end = g.node("Add", [self._length, g.vector(offset)]) if offset else self._length
+        return g.node("Slice", [self._float(table), g.vector(offset), end, g.vector(0)])
+
+    def _expanded(self, hidden: str, feed_forward: FeedForward) -> str:
+        up, kind = feed_forward.up, feed_forward.activation
+        if not up.bias or kind not in _GELU_WITH_BIAS:
+            return self.activation(self._per_token(hidden, up), kind)
+        product = self._per_token(hidden, Linear(up.weight))
+        return self._graph.node(_GELU_WITH_BIAS[kind], [product, self._float(up.bias)], domain=CONTRIB)
 
     def _norm_bias(self, norm: Norm) -> str:
         if norm.bias:
@@ -159,7 +186,7 @@ class OnnxEncoderBuilder:
         stored = self._graph.constant(name, values)
         if values.dtype == np.float32:
             return stored
-        return self._graph.once("Cast", stored, f"{name}.float32", to=FLOAT)
+        return self._graph.shared(f"{name}.float32", lambda: self._graph.node("Cast", [stored], to=FLOAT))
 
     def _pool_cls(self, hidden: str, mask: str) -> str:
         return self.first_token(hidden)
@@ -181,24 +208,3 @@ class OnnxEncoderBuilder:
     def _mask_column(self, mask: str) -> str:
         """The mask as float, (batch, sequence, 1)."""
         return self._graph.node("Unsqueeze", [self._graph.node("Cast", [mask], to=FLOAT), self._graph.vector(2)])
-
-
-def _packed(attention: Attention) -> Linear:
-    """Query, key and value as one product: their rows one after the other, scales too."""
-    parts = (attention.query, attention.key, attention.value)
-    first = attention.query.weight
-    name = first.name.replace("query", "query_key_value")
-    return Linear(_joined(name, [part.weight for part in parts]), _joined_bias(name, parts))
-
-
-def _joined(name: str, weights: list[Weight]) -> Weight:
-    quantized = [weight.quantized for weight in weights if weight.quantized]
-    if not quantized:
-        return Weight(name, np.concatenate([weight.floats for weight in weights]))
-    integers = np.concatenate([q.integers for q in quantized])
-    return Weight(name, Quantized(integers, np.concatenate([q.scale for q in quantized]), quantized[0].bits))
-
-
-def _joined_bias(name: str, parts: tuple[Linear, ...]) -> Weight | None:
-    biases = [part.bias for part in parts if part.bias]
-    return _joined(name.replace("weight", "bias"), biases) if biases else None

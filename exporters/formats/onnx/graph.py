@@ -6,7 +6,7 @@ Files stop at 2 GB (protobuf's limit); larger models would need external data, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Graph:
         self._graph.name = name
         self._constants: set[str] = set()
         self._domains = {""}
+        self._shared: dict[str, str] = {}
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
         self._graph.input.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -51,6 +52,16 @@ class Graph:
     def vector(self, *sizes: int) -> str:
         """A constant vector of int64, such as a shape or axes."""
         return self.constant(f"vector_{'_'.join(map(str, sizes))}", np.array(sizes, np.int64))
+
+    def number(self, value: float) -> str:
+        """A constant float32 scalar."""
+        return self.constant(f"number_{value!r}", np.array(value, np.float32))
+
+    def shared(self, key: str, build: Callable[[], str]) -> str:
+        """What `build` adds, added the first time it is asked for by this key."""
+        if key not in self._shared:
+            self._shared[key] = build()
+        return self._shared[key]
 
     def node(
         self,
@@ -90,12 +101,6 @@ class Graph:
             node = helper.make_node(op, inputs, [result.name], name=f"{result.name}/node", domain=CONTRIB, **attributes)
             graphs.append(helper.make_graph([node], f"{base}/{branch}", [], [result]))
         return self.node("If", [condition], base, then_branch=graphs[0], else_branch=graphs[1])
-
-    def once(self, op: str, source: str, output: str, **attributes: Any) -> str:
-        """An operator on a constant, written the first time it is asked for."""
-        if not any(output in node.output for node in self._graph.node):
-            self.node(op, [source], output, **attributes)
-        return output
 
     def save(self, path: Path) -> None:
         """Serialize, deterministically. Raises UnsupportedModel above 2 GB."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.architectures.blocks import EncoderModel, Pooling
+from exporters.architectures.blocks import EncoderModel
 from exporters.architectures.encoder import build_encoder
-from exporters.formats.lowered import Lowered, static_lengths
+from exporters.formats.lowered import Lowered, static_lengths, static_outputs
 from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -24,7 +24,8 @@ def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
     lengths = static_lengths(model.max_length)
     for length in lengths:
         graph = Subgraph(file, f"encode_{length}")
-        build_encoder(model, TfliteEncoderBuilder(graph, length))
+        outputs = static_outputs(model, length)
+        build_encoder(model, TfliteEncoderBuilder(graph, length, model.max_length, outputs))
         graph.finish()
     path = f"tflite/{precision}.tflite"
     file.save(bundle / path)
@@ -33,9 +34,6 @@ def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
 
 def _entry(model: EncoderModel, length: int) -> EntryPoint:
     inputs = {name: TensorBinding(name, "int32", (1, length)) for name in model.inputs}
-    if isinstance(model.head, Pooling):
-        outputs = {"sentence_embedding": TensorBinding("sentence_embedding", "float32", (1, model.hidden))}
-    else:
-        labels = model.head.output.weight.shape[0]
-        outputs = {"logits": TensorBinding("logits", "float32", (1, labels))}
+    shapes = static_outputs(model, length)
+    outputs = {name: TensorBinding(name, "float32", shape) for name, shape in shapes.items()}
     return EntryPoint(inputs, outputs, signature=f"encode_{length}")

@@ -127,15 +127,15 @@ def _slice_by_index(
     rank = x.ndim
     strides = _ints(stride) if stride is not None else [1] * rank
     masks = [_ints(m) if m is not None else [0] * rank for m in (begin_mask, end_mask, squeeze_mask)]
-    index: list[Any] = []
-    for axis, (first, last, step) in enumerate(zip(_ints(begin), _ints(end), strides)):
-        from_start, to_end, squeeze = (mask[axis] for mask in masks)
+    spans = list(zip(_ints(begin), _ints(end), strides, *masks))
+    for axis in reversed(range(rank)):  # from the last, so that an axis that goes moves none that is to come
+        first, last, step, from_start, to_end, squeeze = spans[axis]
         if squeeze:
-            index.append(first)
-            continue
-        span = range(x.shape[axis])[slice(None if from_start else first, None if to_end else last, step)]
-        index.append(torch.tensor(list(span)) if step < 0 else slice(span.start, span.stop, span.step))
-    return x[tuple(index)]
+            x = x.select(axis, first)
+        else:
+            span = range(x.shape[axis])[slice(None if from_start else first, None if to_end else last, step)]
+            x = x.index_select(axis, torch.tensor(list(span), dtype=torch.long))
+    return x
 
 
 def _slice_by_size(x: T, begin: T, size: T) -> T:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import ceil, floor, log10
 
 _LABEL, _WIDTH, _ROW, _RIGHT = 92, 420, 21, 62
+_SPAN_LABEL, _SPAN_RIGHT = 118, 14
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell; `kind` is a class of the style sheet: n (number), id, passed, failed, not_checked."""
+    """A table cell; `kind` is a class of the style sheet: n (number), id, long, passed, failed,
+    not_checked."""
 
     text: str
     kind: str = ""
@@ -29,6 +32,16 @@ class Bar:
     value: float | None = None
     tail: float | None = None
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A row of a chart of intervals."""
+
+    label: str
+    middle: float
+    low: float
+    high: float
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
@@ -49,9 +62,10 @@ def paragraph(text: str, kind: str = "") -> str:
     return f"<p{_class(kind)}>{escape(text)}</p>"
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    cards = "".join(f"<div><span>{escape(name)}</span><b>{escape(value)}</b></div>" for name, value in pairs)
-    return f'<div class="facts">{cards}</div>'
+def facts(cards: Iterable[tuple[str, str, str]]) -> str:
+    """Cards: what it is, its value, and what it belongs to."""
+    inside = "".join(_card(*card) for card in cards)
+    return f'<div class="facts">{inside}</div>'
 
 
 def loud(title: str, lines: Iterable[str], bad: bool = False) -> str:
@@ -74,14 +88,57 @@ def bars(caption: str, rows: Sequence[Bar], unit: str) -> str:
     height = _ROW * len(rows) + 4
     inside = "".join(_bar(row, _ROW * i + 2, scale, unit) for i, row in enumerate(rows))
     axis = f'<line class="axis" x1="{_LABEL}" y1="0" x2="{_LABEL}" y2="{height}"/>'
-    spoken = escape(f"{caption}: " + "; ".join(f"{r.label} {_value(r, unit)}" for r in rows))
-    svg = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{spoken}">{inside}{axis}</svg>'
-    return f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
+    spoken = "; ".join(f"{row.label} {_value(row, unit)}" for row in rows)
+    return _figure(caption, spoken, height, inside + axis)
+
+
+def spans(caption: str, rows: Sequence[Span], unit: str, lowest: float, highest: float) -> str:
+    """Intervals on a logarithmic scale, over whole powers of ten that hold `lowest` and `highest` (positive)."""
+    first = floor(log10(lowest))
+    decades = max(1, ceil(log10(highest)) - first)
+    wide = (_WIDTH - _SPAN_LABEL - _SPAN_RIGHT) / decades
+
+    def at(value: float) -> float:
+        return _SPAN_LABEL + wide * (log10(value) - first)
+
+    bottom = _ROW * len(rows) + 4
+    ticks = "".join(_tick(10.0 ** (first + i), at(10.0 ** (first + i)), bottom) for i in range(decades + 1))
+    inside = "".join(_span_row(row, _ROW * i + 2, at) for i, row in enumerate(rows))
+    spoken = "; ".join(f"{r.label} {short(r.middle)} {unit}, {short(r.low)} to {short(r.high)}" for r in rows)
+    return _figure(f"{caption}, {unit}", spoken, bottom + 16, ticks + inside)
+
+
+def charts(figures: Iterable[str]) -> str:
+    """Charts side by side where there is room."""
+    return f'<div class="charts">{"".join(figures)}</div>'
 
 
 def short(value: float) -> str:
     """About three digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _card(name: str, value: str, note: str) -> str:
+    return f"<div><span>{escape(name)}</span><b>{escape(value)}</b><span>{escape(note)}</span></div>"
+
+
+def _figure(caption: str, spoken: str, height: int, inside: str) -> str:
+    """`spoken` is for readers who cannot see it."""
+    label = escape(f"{caption}: {spoken}")
+    svg = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">{inside}</svg>'
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
+
+
+def _tick(value: float, x: float, bottom: int) -> str:
+    line = f'<line class="axis" x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{bottom}"/>'
+    return line + f'<text class="soft" x="{x:.1f}" y="{bottom + 12}" text-anchor="middle">{value:g}</text>'
+
+
+def _span_row(row: Span, top: int, at: Callable[[float], float]) -> str:
+    left, right, middle = at(row.low), at(row.high), at(row.middle)
+    label = f'<text x="{_SPAN_LABEL - 8}" y="{top + 13}" text-anchor="end">{escape(row.label)}</text>'
+    tail = f'<rect class="tail" x="{left:.1f}" y="{top + 5}" width="{max(right - left, 1):.1f}" height="8" rx="4"/>'
+    return f'{label}{tail}<circle class="bar" cx="{middle:.1f}" cy="{top + 9}" r="4"/>'
 
 
 def _bar(row: Bar, top: int, scale: float, unit: str) -> str:
