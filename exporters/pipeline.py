@@ -13,7 +13,7 @@ from pathlib import Path
 
 from exporters.architectures import describe
 from exporters.architectures.blocks import EncoderModel
-from exporters.data import load_dataset
+from exporters.data import load_labelled
 from exporters.memory import release
 from exporters.packaging import copy_source_files, describe_artifact, is_ours, write_manifest, write_verification
 from exporters.progress import Watch, silent
@@ -73,7 +73,8 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
 def _check_data(spec: ExportSpec, source: HuggingFaceSource) -> None:
     """Rows that cannot be used are refused before any work is done."""
     if spec.eval_data is not None:
-        load_dataset(spec.eval_data, spec.text_column, spec.label_column).with_label_names(source.labels)
+        data = load_labelled(spec.task, spec.eval_data, spec.text_column, spec.label_column)
+        data.with_label_names(source.labels)
 
 
 def _write_artifacts(

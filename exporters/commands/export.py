@@ -11,15 +11,15 @@ EXTRA = "export-onnx,export-tflite,export-coreml"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a Hugging Face model folder, or a hub id")
-    parser.add_argument("--task", required=True, help="text-classification or feature-extraction")
+    parser.add_argument("--task", required=True, help="text-classification, token-classification or feature-extraction")
     parser.add_argument("--formats", default="onnx,tflite,coreml", metavar="LIST", help="default: onnx,tflite,coreml")
     parser.add_argument("--recipe", default="fp32,int8", metavar="LIST", help="of fp32, fp16, int8; default: fp32,int8")
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="the bundle's folder")
     parser.add_argument("--pooling", metavar="MODE", help="mean, cls or max, instead of what modules.json says")
     parser.add_argument("--normalize", action="store_true", help="with --pooling: scale embeddings to length 1")
     parser.add_argument("--eval-data", metavar="SOURCE", help="labelled rows to compare every artifact's accuracy on")
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
-    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
+    parser.add_argument("--text-column", metavar="NAME", help="default: text, or tokens where words are labelled")
+    parser.add_argument("--label-column", metavar="NAME", help="default: label, or tags")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--strict", action="store_true", help="fail where something could not be checked")
 

@@ -6,18 +6,20 @@ import argparse
 import sys
 from typing import Any
 
-HELP = "fine-tune a model on labelled texts"
+HELP = "fine-tune a model on labelled texts, or texts with labelled words"
 EXTRA = "finetune"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a Hugging Face model folder, or a hub id")
-    parser.add_argument("--task", required=True, help="text-classification")
-    parser.add_argument("--data", required=True, metavar="SOURCE", help="a .csv or .jsonl file, or package:NAME/PATH")
+    parser.add_argument("--task", required=True, help="text-classification or token-classification")
+    parser.add_argument(
+        "--data", required=True, metavar="SOURCE", help="a .csv, .jsonl or CoNLL file, or package:NAME/PATH"
+    )
     parser.add_argument("--eval-data", metavar="SOURCE", help="rows to measure after each epoch; the best is kept")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder of the trained model")
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
-    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
+    parser.add_argument("--text-column", metavar="NAME", help="default: text, or tokens where words are labelled")
+    parser.add_argument("--label-column", metavar="NAME", help="default: label, or tags")
     parser.add_argument(
         "--label-names", default="", metavar="OLD=NEW,…", help="other strings for labels: 0=negative,1=positive"
     )
@@ -47,14 +49,15 @@ def run(args: argparse.Namespace) -> int:
         "model": str(result.folder),
         "examples": result.examples,
         "labels": list(result.labels),
-        "accuracy": result.accuracy,
+        "metric": result.metric,
+        result.metric: result.score,
     }
     if args.json:
         print_json(document)
     else:
-        measured = "not measured (no --eval-data)" if result.accuracy is None else f"{result.accuracy:.4f}"
+        measured = "not measured (no --eval-data)" if result.score is None else f"{result.score:.4f}"
         sys.stdout.write(f"{result.folder}: {result.examples} rows, labels {', '.join(result.labels)}\n")
-        sys.stdout.write(f"accuracy on the evaluation data: {measured}\n")
+        sys.stdout.write(f"{result.metric} on the evaluation data: {measured}\n")
     return 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mobile_llm.errors import InvalidSpec
 
-TASKS = ("text-classification",)
+TASKS = ("text-classification", "token-classification")
 METHODS = ("full", "lora")
 # Adapters are small and start at zero, so they take larger steps.
 _LEARNING_RATES = {"full": 1e-4, "lora": 1e-3}
@@ -32,8 +32,8 @@ class FinetuneSpec:
     data: str
     output: Path
     eval_data: str | None = None
-    text_column: str = "text"
-    label_column: str = "label"
+    text_column: str | None = None
+    label_column: str | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     method: str = "full"
     merge: bool = False

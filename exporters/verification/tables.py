@@ -16,6 +16,7 @@ _SHORT = {
     "texts whose ids differ": "ids that differ",
     "texts whose decoding differs": "decoded texts",
     "points of accuracy lost": "points lost",
+    "points of F1 lost": "points lost",
     "labels that differ from config.json": "config's labels",
 }
 _RUNTIMES = {"ai-edge-litert": "LiteRT", "tensorflow": "TensorFlow", "mobile-llm": "MIL evaluator"}

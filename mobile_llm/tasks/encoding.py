@@ -8,7 +8,7 @@ import numpy as np
 
 from mobile_llm.engine import Engine
 from mobile_llm.errors import IntegrityFailed, InvalidInput
-from mobile_llm.tasks.tokenization import TextTokenizer, stack
+from mobile_llm.tasks.tokenization import Encoded, TextTokenizer, stack
 
 
 class TextEncoder:
@@ -34,3 +34,19 @@ class TextEncoder:
                 raise IntegrityFailed(f"{self.engine.artifact_id} gives {', '.join(results)}, and no {output!r}")
             rows.update(zip(chunk, results[output]))
         return np.stack([rows[i] for i in range(len(texts))]).astype(np.float32, copy=False)
+
+
+def logits_of(engine: Engine, encoded: Encoded) -> np.ndarray:
+    """The logits of each token of one text, float32 (tokens, labels)."""
+    return engine.run("encode", stack([encoded]))["logits"][0].astype(np.float32, copy=False)
+
+
+def check_labels(engine: Engine) -> None:
+    """Raises IntegrityFailed unless every logit has its label."""
+    labels = engine.manifest.task.labels
+    for entry in engine.artifact.entry_points.get("encode", ()):
+        if "logits" not in entry.outputs or entry.outputs["logits"].shape[-1:] != (len(labels),):
+            raise IntegrityFailed(
+                f"{engine.artifact_id} does not give one logit for each of the manifest's {len(labels)} labels; "
+                "export the bundle again"
+            )
