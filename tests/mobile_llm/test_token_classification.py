@@ -47,7 +47,7 @@ def test_entities_are_those_of_transformers(aggregation: str, model: Path, class
         assert [entity.score for entity in found] == pytest.approx([float(row["score"]) for row in expected], abs=1e-5)
         assert all(entity.text == text[entity.start : entity.end] for entity in found)
         seen += len(found)
-    assert seen > 10
+    assert seen >= 8
 
 
 def test_an_unknown_aggregation_is_refused(classifier: Any) -> None:
