@@ -82,7 +82,18 @@ def test_training_export_and_evaluation_of_entities(
 ) -> None:
     base, model, bundle = make_model("feature-extraction"), tmp_path / "model", tmp_path / "bundle"
     task, data = ["--task", "token-classification"], ["--data", str(sentences)]
-    training = ["--eval-data", str(sentences), "--epochs", "30", "--batch-size", "8", "--learning-rate", "3e-3"]
+    training = [
+        "--eval-data",
+        str(sentences),
+        "--epochs",
+        "12",
+        "--patience",
+        "12",
+        "--batch-size",
+        "8",
+        "--learning-rate",
+        "3e-3",
+    ]
     assert main(["finetune", str(base), *task, *data, *training, "-o", str(model), "--json"]) == 0
     trained = json.loads(capsys.readouterr().out)
     assert (trained["metric"], trained["f1"]) == ("f1", 1.0)
