@@ -13,6 +13,7 @@ from pathlib import Path
 
 from exporters.architectures import describe
 from exporters.architectures.blocks import EncoderModel
+from exporters.card import keep_origin, write_card
 from exporters.data import load_dataset
 from exporters.memory import release
 from exporters.packaging import copy_source_files, describe_artifact, is_ours, write_manifest, write_verification
@@ -51,6 +52,7 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
         rows = check_bundle(bundle, read_golden(bundle), lambda what: watch(f"comparing {what}"))
         rows += check_accuracy(bundle, spec, lambda what: watch(f"accuracy of {what}"))
         write_verification(rows, folder)
+        write_card(bundle, rows)
         gate(rows, spec.strict)
     return ExportResult(spec.output, artifacts, tuple(rows))
 
@@ -63,6 +65,7 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     model = describe(source.model, spec.task, source.pooling)
     artifact_ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
     copy_source_files(source, folder)
+    keep_origin(source.folder, folder)
     watch("asking the PyTorch model for reference answers")
     make_golden(source, model, artifact_ids).write(folder)
     artifacts = dict(_write_artifacts(model, artifact_ids, folder, watch))
