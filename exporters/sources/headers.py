@@ -17,36 +17,44 @@ from exporters.sources.folder import weight_files
 from mobile_llm.errors import InvalidInput
 
 _LARGEST_HEADER = 100_000_000  # the format's own limit
+_OTHER_HEADS = ("cls.", "lm_head.", "generator_", "discriminator_", "mlm_", "lm_predictions.", "mask_predictions.")
+_WORD_TABLES = ("word_embeddings", "tok_embeddings")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of parameters: `matrices` become integers (linear layers and the word table), `rest` stays in floating
-    point; `words` are those of the word table, among the matrices."""
+    """Numbers of parameters that an artifact holds: of linear layers and of the word table, which become integers, and
+    the `rest`, which stays in floating point. `stored` are all of the checkpoint's."""
 
-    matrices: int
-    rest: int
+    linear: int
     words: int
+    rest: int
+    stored: int
 
     @property
-    def parameters(self) -> int:
-        return self.matrices + self.rest
-
-    @property
-    def float32(self) -> int:
-        """Bytes of all of them in float32, which is what the export holds in memory."""
-        return 4 * self.parameters
+    def exported(self) -> int:
+        return self.linear + self.words + self.rest
 
 
-def read_sizes(folder: Path) -> Sizes:
+def read_sizes(folder: Path, task: str) -> Sizes:
     """Raises InvalidInput for a file whose header cannot be read."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files(folder):
         shapes |= {name: tuple(entry["shape"]) for name, entry in _header(path).items() if name != "__metadata__"}
-    counts = {name: prod(shape) for name, shape in shapes.items()}
-    matrices = sum(count for name, count in counts.items() if len(shapes[name]) > 1 and not _is_small_table(name))
-    words = sum(count for name, count in counts.items() if "word_embeddings" in name or "tok_embeddings" in name)
-    return Sizes(matrices, sum(counts.values()) - matrices, words)
+    counts = {"linear": 0, "words": 0, "rest": 0, "unused": 0}
+    for name, shape in shapes.items():
+        counts[_kind(name, shape, task)] += prod(shape)
+    unused = counts.pop("unused")
+    return Sizes(**counts, stored=unused + sum(counts.values()))
+
+
+def _kind(name: str, shape: tuple[int, ...], task: str) -> str:
+    """By the names that transformers gives; what is a head of another task is left out of the artifacts."""
+    if name.startswith(_OTHER_HEADS) or (task == "feature-extraction" and "pooler" in name):
+        return "unused"
+    if any(part in name for part in _WORD_TABLES):
+        return "words"
+    return "linear" if len(shape) > 1 and not _is_small_table(name) else "rest"
 
 
 def _is_small_table(name: str) -> bool:
