@@ -3,11 +3,14 @@ after a warm-up, a checkpoint after each epoch until the result is safe."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exporters.data import Dataset, load_dataset
+from exporters.finetuning import processes
 from exporters.finetuning.checkpoints import STATE, kept_checkpoints, last_checkpoint
 from exporters.finetuning.model import bfloat16_helps, has_accelerator, load_model
 from exporters.finetuning.result import save_result
@@ -39,12 +42,24 @@ def run_finetune(spec: FinetuneSpec, meter: Meter = no_meter) -> FinetuneResult:
     refuse_taken(spec.output, spec.force)
     train, held_out = read_data(spec)
     folder = find_folder(spec.model)
-    with quiet(), kept_checkpoints(spec), staged_folder(spec.output, spec.force, ours=holds(STATE)) as staging:
+    with quiet(), processes.ended_as_by_ctrl_c(), _places(spec) as staging:
         trainer = make_trainer(folder, train, held_out, spec, meter)
         trainer.train(resume_from_checkpoint=last_checkpoint(spec))
         accuracy = trainer.evaluate()["eval_accuracy"] if held_out else None
-        save_result(trainer.model, folder, staging, spec, len(train), accuracy)
+        if staging is not None:
+            save_result(trainer.model, folder, staging, spec, len(train), accuracy)
     return FinetuneResult(spec.output, len(train), train.label_names, accuracy)
+
+
+@contextmanager
+def _places(spec: FinetuneSpec) -> Iterator[Path | None]:
+    """The folder for the result, with checkpoints beside it; None in every process but the first. (The others meet
+    the first when their Trainers are made, which is after it has looked at what is there.)"""
+    if not processes.is_first():
+        yield None
+        return
+    with kept_checkpoints(spec), staged_folder(spec.output, spec.force, ours=holds(STATE)) as staging:
+        yield staging
 
 
 def read_data(spec: FinetuneSpec) -> tuple[Dataset, Dataset | None]:
@@ -63,12 +78,13 @@ def read_data(spec: FinetuneSpec) -> tuple[Dataset, Dataset | None]:
 
 def make_trainer(folder: Path, train: Dataset, held_out: Dataset | None, spec: FinetuneSpec, meter: Meter) -> Any:
     """A Trainer that is ready to run."""
-    from transformers import DataCollatorWithPadding, EarlyStoppingCallback, Trainer, TrainingArguments
+    from transformers import DataCollatorWithPadding, EarlyStoppingCallback, TrainingArguments
 
-    from exporters.finetuning.meter import MeterCallback
+    from exporters.finetuning.meter import LossLog, MeterCallback
+    from exporters.finetuning.sampling import BucketTrainer
 
     tokenizer = load_tokenizer(folder)
-    steps = -(-len(train) // (spec.batch_size * spec.accumulation)) * spec.epochs
+    steps = -(-len(train) // (spec.batch_size * spec.accumulation * processes.count())) * spec.epochs
     arguments = TrainingArguments(
         output_dir=str(spec.checkpoints),
         num_train_epochs=spec.epochs,
@@ -78,7 +94,6 @@ def make_trainer(folder: Path, train: Dataset, held_out: Dataset | None, spec: F
         learning_rate=spec.rate,
         weight_decay=spec.weight_decay,
         warmup_steps=int(spec.warmup * steps),
-        train_sampling_strategy="group_by_length",
         bf16=bfloat16_helps(),
         use_cpu=not has_accelerator(),
         seed=spec.seed,
@@ -87,20 +102,23 @@ def make_trainer(folder: Path, train: Dataset, held_out: Dataset | None, spec: F
         save_total_limit=1,
         load_best_model_at_end=held_out is not None,
         metric_for_best_model="accuracy" if held_out else None,
-        logging_strategy="no",
+        logging_strategy="steps" if spec.log else "no",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
         dataloader_pin_memory=False,
         report_to="none",
         disable_tqdm=True,
     )
     stopping = [EarlyStoppingCallback(spec.patience)] if held_out else []
-    trainer = Trainer(
+    logs = [LossLog(spec.log)] if spec.log and processes.is_first() else []
+    trainer = BucketTrainer(
         model=load_model(folder, train.label_names, spec),
         args=arguments,
         train_dataset=_tokenized(train, tokenizer, spec),
         eval_dataset=_tokenized(held_out, tokenizer, spec) if held_out else None,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_accuracy,
-        callbacks=[MeterCallback(meter), *stopping],
+        callbacks=[MeterCallback(meter), *stopping, *logs],
     )
     _drop_printers(trainer)
     return trainer
