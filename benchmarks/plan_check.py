@@ -50,7 +50,7 @@ def planned(model: str, words: list[str]) -> dict[str, Any]:
 
 
 def compare(plan: dict[str, Any], measured: Measured) -> dict[str, Any]:
-    """Predicted and measured megabytes; `off` is how far the prediction lies above (+) or below (-) what was measured."""
+    """Predicted and measured megabytes; `off` is how far the prediction lies above (+) or below (-) the measurement."""
     pairs = {"peak": (plan["peak"], measured.peak), "above_imports": (plan["above_imports"], measured.above_imports)}
     found: dict[str, Any] = {}
     for name, (predicted, real) in pairs.items():

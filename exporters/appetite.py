@@ -61,7 +61,7 @@ class Shape:
 
 def artifact_bytes(sizes: Sizes, artifact_id: str) -> int:
     """The size on disk."""
-    format_name, recipe = artifact_id.split("/")
+    recipe = artifact_id.split("/")[1]
     floats = 2 if recipe == "fp16" or artifact_id == "coreml/int8" else 4
     return _BYTES[recipe] * (sizes.linear + sizes.words) + floats * sizes.rest + _GRAPH
 

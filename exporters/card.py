@@ -75,11 +75,15 @@ def _front_matter(bundle: Bundle, header: Mapping[str, Any]) -> str:
     from huggingface_hub import ModelCardData
 
     manifest = bundle.manifest
-    taken = {key: header[key] for key in _TAKEN_OVER if header.get(key)}
+    taken: dict[str, Any] = {key: header[key] for key in _TAKEN_OVER if header.get(key)}
     if "/" in manifest.origin.id or "base_model" not in taken:
         taken["base_model"] = manifest.origin.id
     formats = sorted({artifact.format for artifact in manifest.artifacts.values()})
-    more = {"pipeline_tag": manifest.task.name, "library_name": "mobile-llm", "tags": ["mobile-llm", *formats]}
+    more: dict[str, Any] = {
+        "pipeline_tag": manifest.task.name,
+        "library_name": "mobile-llm",
+        "tags": ["mobile-llm", *formats],
+    }
     return f"---\n{ModelCardData(**taken, **more).to_yaml()}\n---\n"
 
 
@@ -119,7 +123,9 @@ def _finetuning(record: Mapping[str, Any]) -> str:
 def _artifacts(bundle: Bundle, rows: Sequence[Row]) -> Iterator[str]:
     accuracy = any(row.metric == _LOST and row.value is not None for row in rows)
     yield "## Artifacts\n"
-    yield "| artifact | precision | MB | needs | nearest to its limit | checks |" + (" points lost |" if accuracy else "")
+    yield "| artifact | precision | MB | needs | nearest to its limit | checks |" + (
+        " points lost |" if accuracy else ""
+    )
     yield "|---|---|---:|---|---|---|" + ("---|" if accuracy else "")
     for artifact_id, artifact in bundle.manifest.artifacts.items():
         own = [row for row in rows if row.artifact == artifact_id]

@@ -91,7 +91,7 @@ def abilities() -> list[Ability]:
 def machine(place: Path) -> Machine:
     """This machine; the disk is that of `place`."""
     name, features = cpu()
-    supported = SpecifierSet(metadata(DISTRIBUTION).get("Requires-Python") or "").contains(platform.python_version())
+    supported = SpecifierSet(metadata(DISTRIBUTION)["Requires-Python"] or "").contains(platform.python_version())
     return Machine(
         platform.python_version(),
         supported,

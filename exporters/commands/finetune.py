@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int, default=256, metavar="N", help="tokens of a text; default: 256")
     parser.add_argument("--rank", type=int, default=16, metavar="N", help="of lora; default: 16")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-    parser.add_argument("--log", metavar="FILE", help="write the loss of every step, one JSON line each")
+    parser.add_argument("--loss-log", metavar="FILE", help="write the loss of every step, one JSON line each")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run from its last epoch")
     parser.add_argument("--force", action="store_true", help="replace an existing result or unfinished run")
 
@@ -87,7 +87,7 @@ def _spec(args: argparse.Namespace) -> Any:
         max_length=args.max_length,
         rank=args.rank,
         seed=args.seed,
-        log=Path(args.log) if args.log else None,
+        log=Path(args.loss_log) if args.loss_log else None,
         resume=args.resume,
         force=args.force,
     )

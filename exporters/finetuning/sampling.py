@@ -37,9 +37,18 @@ class LengthBuckets(Sampler[int]):
 
 
 class BucketTrainer(Trainer):
-    """A Trainer with that sampler."""
+    """A Trainer with that sampler, and with the mean loss of a step whatever it is split into.
+
+    transformers takes a model with open keyword arguments to divide by the number of items in the step, and so leaves
+    out its own division by accumulated batches and multiplies by the processes. A classifier's loss is the mean of its
+    batch all the same: the loss would be as many times too large.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.model_accepts_loss_kwargs = False
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
-        rows = self.train_dataset if train_dataset is None else train_dataset
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthBuckets([len(row["input_ids"]) for row in rows], together, self.args.seed)

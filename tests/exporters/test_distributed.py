@@ -41,7 +41,7 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch(words: 
     curves, weights = {}, {}
     for name, launcher, batch in (("one", _ALONE, "8"), ("two", _TWO, "4"), ("half", _ALONE, "4")):
         log, out = tmp_path / f"{name}.jsonl", tmp_path / "out" / name
-        command = [*launcher, *words, "--batch-size", batch, "--log", str(log), "-o", str(out)]
+        command = [*launcher, *words, "--batch-size", batch, "--loss-log", str(log), "-o", str(out)]
         done = subprocess.run(command, capture_output=True, text=True, env=_ENVIRONMENT)
         assert done.returncode == 0, done.stderr[-3000:]
         assert json.loads(done.stdout)["examples"] == len(ROWS)  # one document: one process prints
@@ -65,7 +65,7 @@ def test_a_fault_of_the_input_is_told_once_and_leaves_nothing(words: list[str], 
 @pytest.mark.slow
 def test_an_interrupted_launcher_leaves_finished_epochs_that_can_be_resumed(words: list[str], tmp_path: Path) -> None:
     out, log = tmp_path / "out" / "model", tmp_path / "log.jsonl"
-    command = [*_TWO, *words, "--batch-size", "4", "--log", str(log), "-o", str(out)]
+    command = [*_TWO, *words, "--batch-size", "4", "--loss-log", str(log), "-o", str(out)]
     command[command.index("--epochs") + 1] = "200"
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_ENVIRONMENT)
     while started.poll() is None and not (log.exists() and len(_losses(log)) > 2 * len(ROWS) // 8):
