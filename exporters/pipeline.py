@@ -13,14 +13,16 @@ from pathlib import Path
 
 from exporters.architectures import describe
 from exporters.architectures.blocks import EncoderModel
+from exporters.card import keep_origin, write_card
 from exporters.data import load_labelled
 from exporters.memory import release
 from exporters.packaging import copy_source_files, describe_artifact, is_ours, write_manifest, write_verification
+from exporters.plan import make_plan
 from exporters.progress import Watch, silent
 from exporters.quantization.recipes import RECIPES, as_stored
 from exporters.sources.huggingface import HuggingFaceSource, open_source
 from exporters.spec import ExportSpec
-from exporters.staging import refuse_taken, staged_folder
+from exporters.staging import staged_folder
 from exporters.verification.accuracy import check_accuracy
 from exporters.verification.bundles import check_bundle, gate, read_golden
 from exporters.verification.golden import make_golden
@@ -43,7 +45,7 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
     Raises OutputExists, ModelNotFound, UnsupportedModel, InvalidSpec, NotEnoughMemory; VerificationFailed where
     an artifact differs from the model, in which case no bundle is left.
     """
-    refuse_taken(spec.output, spec.force)
+    make_plan(spec).refuse_what_cannot_fit()
     with staged_folder(spec.output, spec.force, ours=is_ours) as folder:
         artifacts = _write(spec, folder, watch)
         release()
@@ -51,6 +53,7 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
         rows = check_bundle(bundle, read_golden(bundle), lambda what: watch(f"comparing {what}"))
         rows += check_accuracy(bundle, spec, lambda what: watch(f"accuracy of {what}"))
         write_verification(rows, folder)
+        write_card(bundle, rows)
         gate(rows, spec.strict)
     return ExportResult(spec.output, artifacts, tuple(rows))
 
@@ -63,8 +66,10 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     model = describe(source.model, spec.task, source.pooling)
     artifact_ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
     copy_source_files(source, folder)
+    keep_origin(source.folder, folder)
     watch("asking the PyTorch model for reference answers")
     make_golden(source, model, artifact_ids).write(folder)
+    release()
     artifacts = dict(_write_artifacts(model, artifact_ids, folder, watch))
     write_manifest(source, artifacts, folder)
     return artifacts

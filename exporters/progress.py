@@ -23,6 +23,12 @@ def no_meter(_: str, done: int, total: int) -> None:
 
 
 @contextmanager
+def unmetered() -> Iterator[Meter]:
+    """Shows nothing, where `metered` would."""
+    yield no_meter
+
+
+@contextmanager
 def shown() -> Iterator[Watch]:
     """A spinner with the current step; steps that are done stay on the screen with their seconds."""
     if not sys.stderr.isatty():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 HELP = "write a model as ONNX, TFLite and Core ML artifacts and compare each with it"
@@ -21,17 +22,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-column", metavar="NAME", help="default: text, or tokens where words are labelled")
     parser.add_argument("--label-column", metavar="NAME", help="default: label, or tags")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
+    parser.add_argument("--dry-run", action="store_true", help="stop after the plan: sizes, memory, disk, minutes")
     parser.add_argument("--strict", action="store_true", help="fail where something could not be checked")
 
 
 def run(args: argparse.Namespace) -> int:
+    from exporters.plan import make_plan
+
+    spec = _spec(args)
+    plan = make_plan(spec)
+    sys.stderr.write("\n".join(plan.lines()) + "\n")
+    plan.refuse_what_cannot_fit()
+    return _planned(plan, args.json) if args.dry_run else _export(spec, args.json)
+
+
+def _planned(plan: Any, as_json: bool) -> int:
+    from mobile_llm.commands import print_json
+
+    if as_json:
+        print_json({"plan": plan.as_json()})
+    return 0
+
+
+def _export(spec: Any, as_json: bool) -> int:
     from exporters.pipeline import run_export
     from exporters.progress import shown
     from exporters.verification.tables import print_rows
 
     with shown() as watch:
-        result = run_export(_spec(args), watch)
-    print_rows(result.rows, args.json, {"bundle": str(result.bundle), "artifacts": _sizes(result)})
+        result = run_export(spec, watch)
+    print_rows(result.rows, as_json, {"bundle": str(result.bundle), "artifacts": _sizes(result)})
     return 0
 
 

@@ -34,17 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int, default=256, metavar="N", help="tokens of a text; default: 256")
     parser.add_argument("--rank", type=int, default=16, metavar="N", help="of lora; default: 16")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--loss-log", metavar="FILE", help="write the loss of every step, one JSON line each")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run from its last epoch")
     parser.add_argument("--force", action="store_true", help="replace an existing result or unfinished run")
 
 
 def run(args: argparse.Namespace) -> int:
+    from exporters.finetuning.processes import is_first, silent_unless_first
     from exporters.finetuning.training import run_finetune
-    from exporters.progress import metered
+    from exporters.progress import metered, unmetered
     from mobile_llm.commands import print_json
 
-    with metered() as meter:
-        result = run_finetune(_spec(args), meter)
+    with metered() if is_first() else unmetered() as meter:
+        result = silent_unless_first(lambda: run_finetune(_spec(args), meter))
+    if not is_first():
+        return 0
     document = {
         "model": str(result.folder),
         "examples": result.examples,
@@ -86,6 +90,7 @@ def _spec(args: argparse.Namespace) -> Any:
         max_length=args.max_length,
         rank=args.rank,
         seed=args.seed,
+        log=Path(args.loss_log) if args.loss_log else None,
         resume=args.resume,
         force=args.force,
     )

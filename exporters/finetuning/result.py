@@ -20,7 +20,7 @@ def save_result(model: Any, base: Path, folder: Path, spec: FinetuneSpec, figure
         model = model.merge_and_unload()
     model.save_pretrained(folder, safe_serialization=True)
     load_tokenizer(base).save_pretrained(folder)
-    settings = {name: value for name, value in asdict(spec).items() if name not in ("output", "resume", "force")}
+    settings = {name: value for name, value in asdict(spec).items() if name not in ("output", "resume", "force", "log")}
     (folder / "finetune.json").write_text(json.dumps({**figures, **settings}, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_card(base, spec, figures), encoding="utf-8")
 

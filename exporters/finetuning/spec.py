@@ -25,6 +25,7 @@ class FinetuneSpec:
         accumulation: batches whose gradients are summed for one step.
         merge: fold a LoRA adapter into the weights, so that the result can be exported.
         max_length: texts are cut to this many tokens while training.
+        log: a file for the loss of every step, one JSON line each.
     """
 
     model: str
@@ -49,6 +50,7 @@ class FinetuneSpec:
     seed: int = 0
     resume: bool = False
     force: bool = False
+    log: Path | None = None
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

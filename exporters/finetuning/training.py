@@ -3,11 +3,14 @@ after a warm-up, a checkpoint after each epoch until the result is safe."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exporters.data import Dataset, TokenDataset, load_labelled
+from exporters.finetuning import processes
 from exporters.finetuning.checkpoints import STATE, kept_checkpoints, last_checkpoint
 from exporters.finetuning.model import bfloat16_helps, has_accelerator, load_model
 from exporters.finetuning.result import save_result
@@ -45,13 +48,25 @@ def run_finetune(spec: FinetuneSpec, meter: Meter = no_meter) -> FinetuneResult:
     refuse_taken(spec.output, spec.force)
     train, held_out = read_data(spec)
     folder = find_folder(spec.model)
-    with quiet(), kept_checkpoints(spec), staged_folder(spec.output, spec.force, ours=holds(STATE)) as staging:
+    with quiet(), processes.ended_as_by_ctrl_c(), _places(spec) as staging:
         trainer = make_trainer(folder, train, held_out, spec, meter)
         trainer.train(resume_from_checkpoint=last_checkpoint(spec))
         metric = TASKS[spec.task].metric
         score = trainer.evaluate()[f"eval_{metric}"] if held_out else None
-        save_result(trainer.model, folder, staging, spec, {"examples": len(train), metric: score})
+        if staging is not None:
+            save_result(trainer.model, folder, staging, spec, {"examples": len(train), metric: score})
     return FinetuneResult(spec.output, len(train), train.label_names, metric, score)
+
+
+@contextmanager
+def _places(spec: FinetuneSpec) -> Iterator[Path | None]:
+    """The folder for the result, with checkpoints beside it; None in every process but the first. (The others meet
+    the first when their Trainers are made, which is after it has looked at what is there.)"""
+    if not processes.is_first():
+        yield None
+        return
+    with kept_checkpoints(spec), staged_folder(spec.output, spec.force, ours=holds(STATE)) as staging:
+        yield staging
 
 
 def read_data(spec: FinetuneSpec) -> tuple[Labelled, Labelled | None]:
@@ -75,12 +90,13 @@ def _read(spec: FinetuneSpec, source: str) -> Labelled:
 def make_trainer(folder: Path, train: Labelled, held_out: Labelled | None, spec: FinetuneSpec, meter: Meter) -> Any:
     """A Trainer that is ready to run."""
     import transformers
-    from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+    from transformers import EarlyStoppingCallback, TrainingArguments
 
-    from exporters.finetuning.meter import MeterCallback
+    from exporters.finetuning.meter import LossLog, MeterCallback
+    from exporters.finetuning.sampling import BucketTrainer
 
     tokenizer, task = load_tokenizer(folder), TASKS[spec.task]
-    steps = -(-len(train) // (spec.batch_size * spec.accumulation)) * spec.epochs
+    steps = -(-len(train) // (spec.batch_size * spec.accumulation * processes.count())) * spec.epochs
     arguments = TrainingArguments(
         output_dir=str(spec.checkpoints),
         num_train_epochs=spec.epochs,
@@ -90,7 +106,6 @@ def make_trainer(folder: Path, train: Labelled, held_out: Labelled | None, spec:
         learning_rate=spec.rate,
         weight_decay=spec.weight_decay,
         warmup_steps=int(spec.warmup * steps),
-        train_sampling_strategy="group_by_length",
         bf16=bfloat16_helps(),
         use_cpu=not has_accelerator(),
         seed=spec.seed,
@@ -99,20 +114,23 @@ def make_trainer(folder: Path, train: Labelled, held_out: Labelled | None, spec:
         save_total_limit=1,
         load_best_model_at_end=held_out is not None,
         metric_for_best_model=task.metric if held_out else None,
-        logging_strategy="no",
+        logging_strategy="steps" if spec.log else "no",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
         dataloader_pin_memory=False,
         report_to="none",
         disable_tqdm=True,
     )
     stopping = [EarlyStoppingCallback(spec.patience)] if held_out else []
-    trainer = Trainer(
+    logs = [LossLog(spec.log)] if spec.log and processes.is_first() else []
+    trainer = BucketTrainer(
         model=load_model(folder, train.label_names, spec),
         args=arguments,
         train_dataset=task.examples(train, tokenizer, spec.max_length),
         eval_dataset=task.examples(held_out, tokenizer, spec.max_length) if held_out else None,
         data_collator=getattr(transformers, task.collator)(tokenizer),
         compute_metrics=task.measure(train.label_names),
-        callbacks=[MeterCallback(meter, task.metric), *stopping],
+        callbacks=[MeterCallback(meter, task.metric), *stopping, *logs],
     )
     _drop_printers(trainer)
     return trainer

@@ -265,3 +265,18 @@ def test_a_folder_that_is_not_ours_is_never_replaced(place: str, spec: Make) -> 
         run_finetune(asked)
     assert [p.name for p in mine.iterdir()] == ["config.json"]
     assert list(mine.parent.iterdir()) == [mine]
+
+
+def _mean_loss(spec: FinetuneSpec) -> list[float]:
+    assert spec.log
+    run_finetune(spec)
+    return [json.loads(line)["loss"] for line in spec.log.read_text(encoding="utf-8").splitlines()]
+
+
+def test_accumulated_batches_have_the_loss_of_one_large_batch(
+    spec: Make, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = str(make_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    whole = replace(spec("whole", epochs=2, batch_size=12, log=tmp_path / "whole.jsonl"), model=model)
+    split = replace(spec("split", epochs=2, batch_size=4, accumulation=3, log=tmp_path / "split.jsonl"), model=model)
+    assert _mean_loss(split) == pytest.approx(_mean_loss(whole), rel=1e-4)
