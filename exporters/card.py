@@ -144,7 +144,7 @@ def _line(bundle: Bundle, artifact_id: str, artifact: Artifact, rows: Sequence[R
 
 def _nearest(rows: Sequence[Row]) -> str:
     """The comparison with the model that came closest to failing."""
-    checked = [row for row in rows if row.value is not None and row.limit is not None and row.metric != _LOST]
+    checked = [row for row in rows if row.value is not None and row.limit is not None and row.metric not in _LOST]
     if not checked:
         return "**nothing was checked**"
     worst = max(checked, key=nearness)
