@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from exporters.plan import Plan
 from mobile_llm.commands import main
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="exporting is for Linux and macOS")
@@ -96,11 +97,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["onnx", "tflite", "coreml"])
 def test_a_disk_that_is_full_is_named_and_left_as_it_was(
-    format_name: str, make_model: Callable[..., Path], small_disk: Path, capsys: pytest.CaptureFixture[str]
+    format_name: str,
+    make_model: Callable[..., Path],
+    small_disk: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """First by the plan; then, as if the room had been taken after it, half-way."""
     model = make_model(hidden_size=64, intermediate_size=256)
     command = ["export", str(model), "--task", "text-classification", "--formats", format_name, "--recipe", "fp32"]
-    assert main([*command, "-o", str(small_disk / "bundle")]) == 2
+    command += ["-o", str(small_disk / "bundle")]
+    assert main(command) == 2
+    assert "free some room, or choose another output" in capsys.readouterr().err
+    monkeypatch.setattr(Plan, "refuse_what_cannot_fit", lambda _: None)
+    assert main(command) == 2
     said = capsys.readouterr().err
     assert "is full" in said
     assert "free some room and repeat" in said
