@@ -68,6 +68,8 @@ def _installed(package: str) -> bool:
 class ArtifactCheck:
     """Runs the probes through one opened artifact and compares."""
 
+    _role = "encode"
+
     def __init__(self, engine: Engine, golden: Golden, against: Against, where: str) -> None:
         self._engine = engine
         self._golden = golden
@@ -78,7 +80,7 @@ class ArtifactCheck:
         self._probes = texts + bare
 
     def rows(self) -> Iterator[Row]:
-        for entry in self._engine.artifact.entry_points["encode"]:
+        for entry in self._engine.artifact.entry_points[self._role]:
             yield from self._parity(entry)
         if self._engine.manifest.task.name == "text-classification" and self._against == "reference":
             yield self._labels()
@@ -95,10 +97,17 @@ class ArtifactCheck:
 
     def _answer(self, entry: EntryPoint, probes: Sequence[int]) -> dict[str, np.ndarray]:
         """One batch of probes; of outputs along the sequence only the ends, as in the references."""
-        batch = [self._probes[i] for i in probes]
-        outputs = self._engine.run_entry(entry, stack(batch))
-        lengths = [len(probe.ids) for probe in batch]
+        outputs = self._outputs(entry, probes)
+        lengths = [len(self._probes[i].ids) for i in probes]
         return {name: ends(t, lengths) if t.ndim == 3 else t for name, t in outputs.items()}
+
+    def _outputs(self, entry: EntryPoint, probes: Sequence[int]) -> dict[str, np.ndarray]:
+        return self._engine.run_entry(entry, stack([self._probes[i] for i in probes]))
+
+    @property
+    def _source(self) -> str:
+        """Whose answers in the golden references are expected."""
+        return "reference" if self._against == "reference" else self._engine.artifact_id
 
     @property
     def _depends_on_batch(self) -> bool:
@@ -117,7 +126,7 @@ class ArtifactCheck:
 
     def _compare(self, entry: str, answers: dict[str, np.ndarray], probes: Sequence[int]) -> Iterator[Row]:
         artifact = self._engine.artifact
-        source = "reference" if self._against == "reference" else self._engine.artifact_id
+        source = self._source
         for output, answer in answers.items():
             expected = self._golden.outputs.get(f"{source}/{output}")
             if expected is None:
@@ -145,7 +154,7 @@ class ArtifactCheck:
         wrong = sum(a.label != t.label for a, t, sure in zip(answers, texts, clear) if sure)
         return Row(
             self._engine.artifact_id,
-            "encode",
+            self._role,
             "labels that differ",
             float(wrong),
             0.0,

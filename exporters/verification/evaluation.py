@@ -22,7 +22,7 @@ from exporters.verification.reference import Reference
 from mobile_llm.bundle import Bundle
 from mobile_llm.engine import Engine
 from mobile_llm.errors import BackendUnavailable, InvalidSpec, UnsupportedModel, VerificationFailed
-from mobile_llm.tasks.encoding import TextEncoder
+from mobile_llm.tasks.encoding import text_encoder
 from mobile_llm.tasks.tokenization import Encoded
 
 
@@ -165,7 +165,7 @@ def _run_all(
         backend = CHECKERS[bundle.manifest.artifacts[artifact_id].format][0][0]
         try:
             with Engine.open(bundle, artifact_id, threads=2, backend=backend) as engine:
-                scores[artifact_id] = score(TextEncoder(engine).encode(texts, output))
+                scores[artifact_id] = score(text_encoder(engine).encode(texts, output))
         except (UnsupportedModel, BackendUnavailable, VerificationFailed) as error:
             missing[artifact_id] = str(error)
     return scores, missing

@@ -1,4 +1,5 @@
-"""Running texts through an encoder's `encode` entry point, in batches that keep the order."""
+"""Running texts through an encoder, in batches that keep the order: tokenized here for its `encode` entry point, or as
+they are for the `encode_text` of an artifact that holds its tokenizer."""
 
 from __future__ import annotations
 
@@ -9,6 +10,10 @@ import numpy as np
 from mobile_llm.engine import Engine
 from mobile_llm.errors import IntegrityFailed, InvalidInput
 from mobile_llm.tasks.tokenization import TextTokenizer, stack
+
+# Entry points of an artifact that takes strings: text (1,) to the outputs of `encode`, and to input_ids (1, sequence).
+ENCODE_TEXT = "encode_text"
+TOKENIZE = "tokenize"
 
 
 class TextEncoder:
@@ -34,3 +39,30 @@ class TextEncoder:
                 raise IntegrityFailed(f"{self.engine.artifact_id} gives {', '.join(results)}, and no {output!r}")
             rows.update(zip(chunk, results[output]))
         return np.stack([rows[i] for i in range(len(texts))]).astype(np.float32, copy=False)
+
+
+class StringEncoder:
+    """An engine whose artifact holds the tokenizer. Texts go one by one, whatever the batch size."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def encode(self, texts: Sequence[str], output: str, batch_size: int = 1) -> np.ndarray:
+        """One row of `output` per text, float32 (texts, width). Raises InvalidInput for what is no text, or holds a
+        NUL: strings end there in the operators."""
+        if not texts:
+            raise InvalidInput("no text was given; pass at least one")
+        return np.concatenate([self.run(text, ENCODE_TEXT)[output] for text in texts]).astype(np.float32, copy=False)
+
+    def run(self, text: str, *roles: str) -> dict[str, np.ndarray]:
+        """The outputs of these roles for one text."""
+        if not isinstance(text, str):
+            raise InvalidInput(f"a text should be a str, not {type(text).__name__}")
+        if "\0" in text:
+            raise InvalidInput("a text holds the character NUL, at which this artifact would cut it; take it out first")
+        return self.engine.run_text(text, *roles)
+
+
+def text_encoder(engine: Engine) -> TextEncoder | StringEncoder:
+    """The encoder for what the artifact takes."""
+    return StringEncoder(engine) if ENCODE_TEXT in engine.artifact.entry_points else TextEncoder(engine)

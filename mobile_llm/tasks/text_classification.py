@@ -10,7 +10,7 @@ import numpy as np
 
 from mobile_llm.engine import Engine
 from mobile_llm.errors import IntegrityFailed
-from mobile_llm.tasks.encoding import TextEncoder
+from mobile_llm.tasks.encoding import ENCODE_TEXT, text_encoder
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TextClassifier:
         self.engine = engine
         self.labels = engine.manifest.task.labels
         _check_labels(engine)
-        self._encoder = TextEncoder(engine)
+        self._encoder = text_encoder(engine)
 
     def logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
         """Raw scores, float32 (texts, labels)."""
@@ -52,7 +52,8 @@ class TextClassifier:
 def _check_labels(engine: Engine) -> None:
     """Raises IntegrityFailed unless every logit has its label."""
     labels = engine.manifest.task.labels
-    for entry in engine.artifact.entry_points.get("encode", ()):
+    entries = engine.artifact.entry_points
+    for entry in (*entries.get("encode", ()), *entries.get(ENCODE_TEXT, ())):
         if "logits" not in entry.outputs or entry.outputs["logits"].shape[-1:] != (len(labels),):
             raise IntegrityFailed(
                 f"{engine.artifact_id} does not give one logit for each of the manifest's {len(labels)} labels; "
