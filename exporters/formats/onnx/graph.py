@@ -61,8 +61,8 @@ class Graph:
     def strings(self, *texts: str) -> str:
         """A constant vector of strings."""
         name = f"strings_{len(self._graph.initializer)}"
-        values = [text.encode() for text in texts]
-        self._graph.initializer.append(helper.make_tensor(name, TensorProto.STRING, [len(values)], values))
+        tensor = self._graph.initializer.add(name=name, dims=[len(texts)], data_type=TensorProto.STRING)
+        tensor.string_data.extend(text.encode() for text in texts)
         return name
 
     def shared(self, key: str, build: Callable[[], str]) -> str:

@@ -85,8 +85,8 @@ def _words(graph: Graph, text: str, table: Characters, special: list[str]) -> st
 
 def _looked_up(graph: Graph, words: str, lines: list[str], unknown: str, continuing: str) -> str:
     """The ids of pieces and marks. The operator wants all special tokens to exist, and puts two of them around."""
-    special = dict.fromkeys(("unk_token", "cls_token", "sep_token", "pad_token", "mask_token"), unknown)
-    settings = {"do_lower_case": 0, "do_basic_tokenize": 0, "suffix_indicator": continuing}
+    special: dict[str, Any] = dict.fromkeys(("unk_token", "cls_token", "sep_token", "pad_token", "mask_token"), unknown)
+    settings: dict[str, Any] = {"do_lower_case": 0, "do_basic_tokenize": 0, "suffix_indicator": continuing}
     vocabulary = "\n".join(lines)
     found = graph.nodes("BertTokenizer", [words], 3, domain=EXTENSIONS, vocab_file=vocabulary, **settings, **special)
     return graph.node("Slice", [found[0], graph.vector(1), graph.vector(-1), graph.vector(0)])
