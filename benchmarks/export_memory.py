@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -41,34 +42,60 @@ for name in names:
 """
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Bytes: the model's weight files, the export's peak, and that of a process with the same imports alone."""
+
+    weights: int
+    peak: int
+    imports: int
+
+    @property
+    def above_imports(self) -> int:
+        return self.peak - self.imports
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model")
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--recipe", default="fp32,int8")
-    parser.add_argument("--formats", default="onnx,tflite,coreml")
+    add_export_arguments(parser)
     args = parser.parse_args()
-    weights = sum(path.stat().st_size for path in Path(args.model).glob("*.safetensors"))
-    if not weights:
-        parser.error(f"{args.model} holds no *.safetensors, which the peak is a multiple of")
-    with tempfile.TemporaryDirectory() as scratch:
-        modules = str(Path(scratch) / "modules.json")
-        command = ["export", args.model, "--task", args.task, "--recipe", args.recipe, "--formats", args.formats]
-        exporting = peak([sys.executable, "-c", _EXPORT, modules, *command, "-o", str(Path(scratch) / "bundle")])
-        importing = peak([sys.executable, "-c", _IMPORT, modules])
-    above = exporting - importing
+    found = measure_export(args.model, export_words(args))
     print(
         json.dumps(
             {
-                "weights_mb": round(weights / 1e6, 1),
-                "peak_mb": round(exporting / 1e6, 1),
-                "imports_mb": round(importing / 1e6, 1),
-                "above_imports_mb": round(above / 1e6, 1),
-                "times_the_weights": round(above / weights, 2),
+                "weights_mb": round(found.weights / 1e6, 1),
+                "peak_mb": round(found.peak / 1e6, 1),
+                "imports_mb": round(found.imports / 1e6, 1),
+                "above_imports_mb": round(found.above_imports / 1e6, 1),
+                "times_the_weights": round(found.above_imports / found.weights, 2),
             }
         )
     )
     return 0
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """What decides which export is measured."""
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--recipe", default="fp32,int8")
+    parser.add_argument("--formats", default="onnx,tflite,coreml")
+
+
+def export_words(args: argparse.Namespace) -> list[str]:
+    return ["--task", args.task, "--recipe", args.recipe, "--formats", args.formats]
+
+
+def measure_export(model: str, words: list[str]) -> Measured:
+    """Export into a temporary folder. Ends the program where the export fails."""
+    weights = sum(path.stat().st_size for path in Path(model).glob("*.safetensors"))
+    if not weights:
+        raise SystemExit(f"{model} holds no *.safetensors, which the peak is a multiple of")
+    with tempfile.TemporaryDirectory() as scratch:
+        modules = str(Path(scratch) / "modules.json")
+        command = ["export", model, *words, "-o", str(Path(scratch) / "bundle")]
+        exporting = peak([sys.executable, "-c", _EXPORT, modules, *command])
+        return Measured(weights, exporting, peak([sys.executable, "-c", _IMPORT, modules]))
 
 
 def peak(command: list[str]) -> int:

@@ -139,7 +139,8 @@ def _origin(source: HuggingFaceSource) -> Origin:
 
 def _task(source: HuggingFaceSource) -> TaskInfo:
     if source.pooling is None:
-        return TaskInfo(source.task, problem_type="single_label_classification", labels=source.labels)
+        kind = "single_label_classification" if source.task == "text-classification" else None
+        return TaskInfo(source.task, problem_type=kind, labels=source.labels)
     pooling = source.pooling
     return TaskInfo(source.task, pooling=pooling.mode, normalize=pooling.normalize, prompts=source.prompts)
 

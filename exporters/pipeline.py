@@ -13,15 +13,17 @@ from pathlib import Path
 
 from exporters.architectures import describe
 from exporters.architectures.blocks import EncoderModel
-from exporters.data import load_dataset
+from exporters.card import keep_origin, write_card
+from exporters.data import load_labelled
 from exporters.formats.onnx.text import TextFront, add_text_input, text_front
 from exporters.memory import release
 from exporters.packaging import copy_source_files, describe_artifact, is_ours, write_manifest, write_verification
+from exporters.plan import make_plan
 from exporters.progress import Watch, silent
 from exporters.quantization.recipes import RECIPES, as_stored
 from exporters.sources.huggingface import HuggingFaceSource, open_source
 from exporters.spec import ExportSpec
-from exporters.staging import refuse_taken, staged_folder
+from exporters.staging import staged_folder
 from exporters.verification.accuracy import check_accuracy
 from exporters.verification.bundles import check_bundle, gate, read_golden
 from exporters.verification.golden import make_golden
@@ -45,7 +47,7 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
     Raises OutputExists, ModelNotFound, UnsupportedModel, InvalidSpec, NotEnoughMemory; VerificationFailed where
     an artifact differs from the model, in which case no bundle is left.
     """
-    refuse_taken(spec.output, spec.force)
+    make_plan(spec).refuse_what_cannot_fit()
     if spec.text_input:
         extensions_library()  # it compares what is written here, so its absence is said before any work
     with staged_folder(spec.output, spec.force, ours=is_ours) as folder:
@@ -55,6 +57,7 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
         rows = check_bundle(bundle, read_golden(bundle), lambda what: watch(f"comparing {what}"))
         rows += check_accuracy(bundle, spec, lambda what: watch(f"accuracy of {what}"))
         write_verification(rows, folder)
+        write_card(bundle, rows)
         gate(rows, spec.strict)
     return ExportResult(spec.output, artifacts, tuple(rows))
 
@@ -68,8 +71,10 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     artifact_ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
     front = text_front(source.folder, source.max_length) if spec.text_input else None
     copy_source_files(source, folder)
+    keep_origin(source.folder, folder)
     watch("asking the PyTorch model for reference answers")
     make_golden(source, model, artifact_ids).write(folder)
+    release()
     artifacts = dict(_write_artifacts(model, artifact_ids, folder, watch))
     if front:
         artifacts |= _with_text_input(artifacts, front, folder, watch)
@@ -93,7 +98,8 @@ def _with_text_input(
 def _check_data(spec: ExportSpec, source: HuggingFaceSource) -> None:
     """Rows that cannot be used are refused before any work is done."""
     if spec.eval_data is not None:
-        load_dataset(spec.eval_data, spec.text_column, spec.label_column).with_label_names(source.labels)
+        data = load_labelled(spec.task, spec.eval_data, spec.text_column, spec.label_column)
+        data.with_label_names(source.labels)
 
 
 def _write_artifacts(

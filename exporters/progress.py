@@ -1,12 +1,17 @@
-"""Progress of long work, on stderr: what is being done, for how long. Silent by default."""
+"""Progress of long work, on stderr: what is being done, for how long. Silent by default; on a terminal it moves, in a
+log it is a line now and then."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Watch = Callable[[str], None]
 Meter = Callable[[str, int, int], None]
+
+_LINE_EVERY = 30.0  # seconds, where progress goes to a log
 
 
 def silent(_: str) -> None:
@@ -18,8 +23,17 @@ def no_meter(_: str, done: int, total: int) -> None:
 
 
 @contextmanager
+def unmetered() -> Iterator[Meter]:
+    """Shows nothing, where `metered` would."""
+    yield no_meter
+
+
+@contextmanager
 def shown() -> Iterator[Watch]:
     """A spinner with the current step; steps that are done stay on the screen with their seconds."""
+    if not sys.stderr.isatty():
+        yield _say
+        return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -41,6 +55,9 @@ def shown() -> Iterator[Watch]:
 @contextmanager
 def metered() -> Iterator[Meter]:
     """A bar with what is done of the whole, and the time that is left."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -62,3 +79,23 @@ def metered() -> Iterator[Meter]:
             progress.update(task, description=step, completed=done, total=total)
 
         yield meter
+
+
+def _say(step: str) -> None:
+    sys.stderr.write(f"{step}\n")
+    sys.stderr.flush()
+
+
+def _lines() -> Meter:
+    """A line every half minute, with the minutes that are left at this pace, and one at the end."""
+    started = last = time.monotonic()
+
+    def meter(step: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == total or now - last >= _LINE_EVERY:
+            last = now
+            left = (now - started) / max(done, 1) * (total - done) / 60
+            _say(f"{step}: {done} of {total}, {left:.1f} minutes left")
+
+    return meter

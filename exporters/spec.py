@@ -9,7 +9,8 @@ from typing import get_args
 from exporters.architectures.blocks import Pooling, PoolingMode
 from mobile_llm.errors import InvalidSpec
 
-TASKS = ("text-classification", "feature-extraction")
+TASKS = ("text-classification", "token-classification", "feature-extraction")
+LABELLED = ("text-classification", "token-classification")
 FORMATS = ("onnx", "tflite", "coreml")
 RECIPES = ("fp32", "fp16", "int8")
 # What an artifact that takes strings can answer: an answer about the whole text.
@@ -21,6 +22,7 @@ POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 class ExportSpec:
     """One export. `model` is a folder or a hub id; each recipe is written in each format.
 
+    Columns are by default those of the task's data (`text` and `label`, of words `tokens` and `tags`).
     `pooling` replaces what the model's modules.json says; `eval_data` are labelled rows on which every
     artifact's accuracy is compared; `strict` makes `not_checked` a failure; `text_input` adds to each ONNX artifact
     one that takes strings.
@@ -33,8 +35,8 @@ class ExportSpec:
     recipes: tuple[str, ...] = ("fp32", "int8")
     pooling: Pooling | None = None
     eval_data: str | None = None
-    text_column: str = "text"
-    label_column: str = "label"
+    text_column: str | None = None
+    label_column: str | None = None
     force: bool = False
     strict: bool = False
     text_input: bool = False
@@ -43,7 +45,7 @@ class ExportSpec:
         _one_of("task", (self.task,), TASKS)
         _one_of("format", self.formats, FORMATS)
         _one_of("recipe", self.recipes, RECIPES)
-        if self.eval_data and self.task != "text-classification":
+        if self.eval_data and self.task not in LABELLED:
             raise InvalidSpec(f"accuracy needs labels, and {self.task} has none; leave out the evaluation data")
         if self.pooling and self.task != "feature-extraction":
             raise InvalidSpec(f"pooling belongs to feature-extraction, not to {self.task}; leave it out")

@@ -21,9 +21,6 @@ from mobile_llm.backends import Session
 from mobile_llm.bundle import Artifact, Bundle, EntryPoint, Manifest
 from mobile_llm.errors import BackendUnavailable, Busy, InvalidInput
 
-# Axis 1 of these outputs runs along the sequence, so padding is cut off there.
-_ALONG_SEQUENCE = {"last_hidden_state"}
-
 
 class Engine:
     """An artifact, opened once its files are checked. Use as a context manager or `close()` it."""
@@ -136,7 +133,8 @@ class Engine:
         if static is not None:
             inputs = {name: np.pad(t, ((0, 0), (0, static - length))) for name, t in inputs.items()}
         outputs = self._session.run(entry, inputs)
-        return {name: t[:, :length] if name in _ALONG_SEQUENCE else t for name, t in outputs.items()}
+        # Outputs with three axes have one row for each token; those of padding are cut off.
+        return {name: t[:, :length] if t.ndim == 3 else t for name, t in outputs.items()}
 
 
 def static_length(entry: EntryPoint) -> int | None:

@@ -170,9 +170,8 @@ def _save_model(
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     config = (config_class or transformers.BertConfig)(
         vocab_size=len(_vocabulary()),
-        id2label=dict(enumerate(LABELS)),
-        label2id={label: i for i, label in enumerate(LABELS)},
         **({} if config_class else small)
+        | {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
         | {"max_position_embeddings": MAX_LENGTH + (2 if settings.get("pad_token_id") == 1 else 0)}
         | settings,
     )

@@ -10,11 +10,13 @@ EXTRA = "export-onnx,export-tflite,export-coreml"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", help="the bundle's folder")
-    parser.add_argument("--data", required=True, metavar="SOURCE", help="a .csv or .jsonl file, or package:NAME/PATH")
+    parser.add_argument(
+        "--data", required=True, metavar="SOURCE", help="a .csv, .jsonl or CoNLL file, or package:NAME/PATH"
+    )
     parser.add_argument("--model", metavar="DIR", help="the model it came from, to be measured beside")
     parser.add_argument("--artifact", default="", metavar="LIST", help="such as onnx/int8,tflite/int8; default: all")
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
-    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
+    parser.add_argument("--text-column", metavar="NAME", help="default: text, or tokens where words are labelled")
+    parser.add_argument("--label-column", metavar="NAME", help="default: label, or tags")
     parser.add_argument("--save", metavar="FILE", help="write the figures as JSON too")
 
 

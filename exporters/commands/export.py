@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 HELP = "write a model as ONNX, TFLite and Core ML artifacts and compare each with it"
@@ -11,28 +12,47 @@ EXTRA = "export-onnx,export-tflite,export-coreml"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a Hugging Face model folder, or a hub id")
-    parser.add_argument("--task", required=True, help="text-classification or feature-extraction")
+    parser.add_argument("--task", required=True, help="text-classification, token-classification or feature-extraction")
     parser.add_argument("--formats", default="onnx,tflite,coreml", metavar="LIST", help="default: onnx,tflite,coreml")
     parser.add_argument("--recipe", default="fp32,int8", metavar="LIST", help="of fp32, fp16, int8; default: fp32,int8")
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="the bundle's folder")
     parser.add_argument("--pooling", metavar="MODE", help="mean, cls or max, instead of what modules.json says")
     parser.add_argument("--normalize", action="store_true", help="with --pooling: scale embeddings to length 1")
     parser.add_argument("--eval-data", metavar="SOURCE", help="labelled rows to compare every artifact's accuracy on")
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
-    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
+    parser.add_argument("--text-column", metavar="NAME", help="default: text, or tokens where words are labelled")
+    parser.add_argument("--label-column", metavar="NAME", help="default: label, or tags")
     parser.add_argument("--text-input", action="store_true", help="add ONNX artifacts that take strings")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
+    parser.add_argument("--dry-run", action="store_true", help="stop after the plan: sizes, memory, disk, minutes")
     parser.add_argument("--strict", action="store_true", help="fail where something could not be checked")
 
 
 def run(args: argparse.Namespace) -> int:
+    from exporters.plan import make_plan
+
+    spec = _spec(args)
+    plan = make_plan(spec)
+    sys.stderr.write("\n".join(plan.lines()) + "\n")
+    plan.refuse_what_cannot_fit()
+    return _planned(plan, args.json) if args.dry_run else _export(spec, args.json)
+
+
+def _planned(plan: Any, as_json: bool) -> int:
+    from mobile_llm.commands import print_json
+
+    if as_json:
+        print_json({"plan": plan.as_json()})
+    return 0
+
+
+def _export(spec: Any, as_json: bool) -> int:
     from exporters.pipeline import run_export
     from exporters.progress import shown
     from exporters.verification.tables import print_rows
 
     with shown() as watch:
-        result = run_export(_spec(args), watch)
-    print_rows(result.rows, args.json, {"bundle": str(result.bundle), "artifacts": _sizes(result)})
+        result = run_export(spec, watch)
+    print_rows(result.rows, as_json, {"bundle": str(result.bundle), "artifacts": _sizes(result)})
     return 0
 
 

@@ -6,18 +6,20 @@ import argparse
 import sys
 from typing import Any
 
-HELP = "fine-tune a model on labelled texts"
+HELP = "fine-tune a model on labelled texts, or texts with labelled words"
 EXTRA = "finetune"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a Hugging Face model folder, or a hub id")
-    parser.add_argument("--task", required=True, help="text-classification")
-    parser.add_argument("--data", required=True, metavar="SOURCE", help="a .csv or .jsonl file, or package:NAME/PATH")
+    parser.add_argument("--task", required=True, help="text-classification or token-classification")
+    parser.add_argument(
+        "--data", required=True, metavar="SOURCE", help="a .csv, .jsonl or CoNLL file, or package:NAME/PATH"
+    )
     parser.add_argument("--eval-data", metavar="SOURCE", help="rows to measure after each epoch; the best is kept")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder of the trained model")
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="default: text")
-    parser.add_argument("--label-column", default="label", metavar="NAME", help="default: label")
+    parser.add_argument("--text-column", metavar="NAME", help="default: text, or tokens where words are labelled")
+    parser.add_argument("--label-column", metavar="NAME", help="default: label, or tags")
     parser.add_argument(
         "--label-names", default="", metavar="OLD=NEW,…", help="other strings for labels: 0=negative,1=positive"
     )
@@ -32,29 +34,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int, default=256, metavar="N", help="tokens of a text; default: 256")
     parser.add_argument("--rank", type=int, default=16, metavar="N", help="of lora; default: 16")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--loss-log", metavar="FILE", help="write the loss of every step, one JSON line each")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run from its last epoch")
     parser.add_argument("--force", action="store_true", help="replace an existing result or unfinished run")
 
 
 def run(args: argparse.Namespace) -> int:
+    from exporters.finetuning.processes import is_first, silent_unless_first
     from exporters.finetuning.training import run_finetune
-    from exporters.progress import metered
+    from exporters.progress import metered, unmetered
     from mobile_llm.commands import print_json
 
-    with metered() as meter:
-        result = run_finetune(_spec(args), meter)
+    with metered() if is_first() else unmetered() as meter:
+        result = silent_unless_first(lambda: run_finetune(_spec(args), meter))
+    if not is_first():
+        return 0
     document = {
         "model": str(result.folder),
         "examples": result.examples,
         "labels": list(result.labels),
-        "accuracy": result.accuracy,
+        "metric": result.metric,
+        result.metric: result.score,
     }
     if args.json:
         print_json(document)
     else:
-        measured = "not measured (no --eval-data)" if result.accuracy is None else f"{result.accuracy:.4f}"
+        measured = "not measured (no --eval-data)" if result.score is None else f"{result.score:.4f}"
         sys.stdout.write(f"{result.folder}: {result.examples} rows, labels {', '.join(result.labels)}\n")
-        sys.stdout.write(f"accuracy on the evaluation data: {measured}\n")
+        sys.stdout.write(f"{result.metric} on the evaluation data: {measured}\n")
     return 0
 
 
@@ -83,6 +90,7 @@ def _spec(args: argparse.Namespace) -> Any:
         max_length=args.max_length,
         rank=args.rank,
         seed=args.seed,
+        log=Path(args.loss_log) if args.loss_log else None,
         resume=args.resume,
         force=args.force,
     )

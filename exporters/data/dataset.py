@@ -86,7 +86,7 @@ def load_dataset(source: str, text_column: str = "text", label_column: str = "la
     Labels are strings or integers, kept as strings; `label_names` are sorted, as numbers where all are integers.
     Raises InvalidInput for the first row that cannot be used.
     """
-    rows = _read(source)
+    rows = read_source(source)
     texts = tuple(_text(row, text_column) for row in rows)
     names = [_label(row, label_column) for row in rows]
     label_names = _in_order(set(names))
@@ -96,10 +96,11 @@ def load_dataset(source: str, text_column: str = "text", label_column: str = "la
 
 def load_texts(source: str, text_column: str = "text") -> tuple[str, ...]:
     """The texts of `source` alone, for tasks that need no label. Raises InvalidInput as `load_dataset` does."""
-    return tuple(_text(row, text_column) for row in _read(source))
+    return tuple(_text(row, text_column) for row in read_source(source))
 
 
-def _read(source: str) -> list[Row]:
+def read_source(source: str) -> list[Row]:
+    """The rows of a file or a package. Raises InvalidInput where there are none."""
     rows = read_package(source) if source.startswith(PREFIX) else list(read_rows(Path(source), source))
     if not rows:
         raise InvalidInput(f"{source} has no rows; it needs at least one with a text")

@@ -1,15 +1,18 @@
-"""Rows of a CSV or JSONL file, in UTF-8, each with its place in the file for messages.
+"""Rows of a CSV, JSONL or CoNLL file, in UTF-8, each with its place in the file for messages.
 
-CSV: comma-separated, with a header, quoted as in RFC 4180. JSONL: one object per line. Blank lines are skipped
-and not counted; row 1 is the first row of data. Not covered: compressed files, other separators, JSON arrays.
+CSV: comma-separated, with a header, quoted as in RFC 4180. JSONL: one object per line. CoNLL (.conll, .bio, .iob,
+.txt): one word per line, its tag in the last column, columns apart by white space, an empty line after each sentence,
+`-DOCSTART-` lines skipped; a sentence is a row with the lists `tokens` and `tags`. Blank lines are not counted; row 1
+is the first row of data. Not covered: compressed files, other separators, JSON arrays.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -30,7 +33,7 @@ def read_rows(path: Path, name: str) -> Iterator[Row]:
         raise InvalidInput(f"{name} is not a file; pass a .csv or .jsonl file, or package:NAME/PATH")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise InvalidInput(f"{name} is neither .csv nor .jsonl; convert it to one of them")
+        raise InvalidInput(f"{name} is none of {', '.join(_READERS)}; convert it to one of them")
     # Bytes that are no UTF-8 pass as lone surrogates, so that the row they stand in can be named.
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         yield from reader(file, name)
@@ -90,6 +93,25 @@ def _json_object(line: str, place: str) -> dict[str, object]:
     return values
 
 
+def _read_conll(file: TextIO, name: str) -> Iterator[Row]:
+    words: list[str] = []
+    tags: list[str] = []
+    number = 1
+    # An empty line at the end closes a last sentence that has none.
+    for line_number, line in enumerate(chain(file, [""]), start=1):
+        place = f"{name} row {number} (line {line_number})"
+        _refuse_other_encodings(line, place)
+        columns = line.split()
+        if len(columns) == 1:
+            raise InvalidInput(f"{place} has a word without a tag; write the two apart by a space or a tab")
+        if columns and columns[0] != "-DOCSTART-":
+            words.append(columns[0])
+            tags.append(columns[-1])
+        elif words:
+            yield Row(place, {"tokens": words, "tags": tags})
+            words, tags, number = [], [], number + 1
+
+
 def _refuse_other_encodings(text: str, place: str) -> None:
     try:
         text.encode()
@@ -97,4 +119,8 @@ def _refuse_other_encodings(text: str, place: str) -> None:
         raise InvalidInput(f"{place} is not UTF-8; save the file in that encoding") from None
 
 
-_READERS = {".csv": _read_csv, ".jsonl": _read_jsonl}
+_READERS: Mapping[str, Callable[[TextIO, str], Iterator[Row]]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    **dict.fromkeys((".conll", ".bio", ".iob", ".txt"), _read_conll),
+}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from exporters.finetuning import processes
 from exporters.finetuning.spec import FinetuneSpec
 from mobile_llm.bundle.codec import read_json
 from mobile_llm.errors import Cancelled, InvalidInput, InvalidSpec, OutputExists
@@ -17,7 +18,7 @@ STATE = "finetune.json"
 # The Trainer writes this last: a checkpoint without it was cut short.
 _LAST_WRITTEN = "trainer_state.json"
 # These may change between a run and its continuation.
-_MAY_CHANGE = {"resume", "force", "output"}
+_MAY_CHANGE = {"resume", "force", "output", "log"}
 
 
 @contextmanager
@@ -85,9 +86,11 @@ def _refuse_other_settings(spec: FinetuneSpec) -> None:
     wanted, found = _settings(spec), read_json(spec.checkpoints / STATE)
     if found != wanted:
         known = found if isinstance(found, dict) else {}
-        differing = ", ".join(sorted(name for name in wanted if known.get(name) != wanted[name]))
+        names = sorted(wanted.keys() | known.keys())
+        differing = ", ".join(name for name in names if known.get(name) != wanted.get(name))
         raise InvalidSpec(f"{spec.checkpoints} is of a run with other settings ({differing}); use the same ones")
 
 
 def _settings(spec: FinetuneSpec) -> dict[str, str]:
-    return {name: str(value) for name, value in asdict(spec).items() if name not in _MAY_CHANGE}
+    together = {"processes": str(processes.count())} if processes.count() > 1 else {}
+    return {name: str(value) for name, value in asdict(spec).items() if name not in _MAY_CHANGE} | together

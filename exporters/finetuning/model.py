@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.finetuning.spec import FinetuneSpec
+from exporters.finetuning.tasks import TASKS
 from exporters.sources.quiet import quiet
 from mobile_llm.errors import UnsupportedModel
 
@@ -14,17 +15,18 @@ from mobile_llm.errors import UnsupportedModel
 def load_model(folder: Path, labels: Sequence[str], spec: FinetuneSpec) -> Any:
     """A classifier with one logit per label. Raises UnsupportedModel for what transformers cannot load."""
     import torch
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
+    task = TASKS[spec.task]
     torch.manual_seed(spec.seed)  # the head is random
     try:
         with quiet():
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model = getattr(transformers, task.model).from_pretrained(
                 folder,
                 num_labels=len(labels),
                 id2label=dict(enumerate(labels)),
                 label2id={label: i for i, label in enumerate(labels)},
-                problem_type="single_label_classification",
+                problem_type=task.problem_type,
                 ignore_mismatched_sizes=True,
                 dtype=torch.float32,
                 local_files_only=True,
@@ -40,7 +42,7 @@ def _with_adapter(model: Any, spec: FinetuneSpec) -> Any:
     from peft import LoraConfig, TaskType, get_peft_model
 
     settings = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=TaskType[TASKS[spec.task].adapter],
         r=spec.rank,
         lora_alpha=2 * spec.rank,
         lora_dropout=0.05,

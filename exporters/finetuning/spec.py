@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mobile_llm.errors import InvalidSpec
 
-TASKS = ("text-classification",)
+TASKS = ("text-classification", "token-classification")
 METHODS = ("full", "lora")
 # Adapters are small and start at zero, so they take larger steps.
 _LEARNING_RATES = {"full": 1e-4, "lora": 1e-3}
@@ -25,6 +25,7 @@ class FinetuneSpec:
         accumulation: batches whose gradients are summed for one step.
         merge: fold a LoRA adapter into the weights, so that the result can be exported.
         max_length: texts are cut to this many tokens while training.
+        log: a file for the loss of every step, one JSON line each.
     """
 
     model: str
@@ -32,8 +33,8 @@ class FinetuneSpec:
     data: str
     output: Path
     eval_data: str | None = None
-    text_column: str = "text"
-    label_column: str = "label"
+    text_column: str | None = None
+    label_column: str | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     method: str = "full"
     merge: bool = False
@@ -49,6 +50,7 @@ class FinetuneSpec:
     seed: int = 0
     resume: bool = False
     force: bool = False
+    log: Path | None = None
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

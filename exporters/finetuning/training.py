@@ -3,15 +3,19 @@ after a warm-up, a checkpoint after each epoch until the result is safe."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporters.data import Dataset, load_dataset
+from exporters.data import Dataset, TokenDataset, load_labelled
+from exporters.finetuning import processes
 from exporters.finetuning.checkpoints import STATE, kept_checkpoints, last_checkpoint
 from exporters.finetuning.model import bfloat16_helps, has_accelerator, load_model
 from exporters.finetuning.result import save_result
 from exporters.finetuning.spec import FinetuneSpec
+from exporters.finetuning.tasks import TASKS
 from exporters.progress import Meter, no_meter
 from exporters.sources.folder import find_folder
 from exporters.sources.huggingface import load_tokenizer
@@ -22,12 +26,17 @@ from mobile_llm.errors import InvalidInput
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """The folder that now exists. `accuracy` is on the evaluation data, None where there was none."""
+    """The folder that now exists. `score` is the metric (accuracy, or f1 of entities) on the evaluation data, None
+    where there was none."""
 
     folder: Path
     examples: int
     labels: tuple[str, ...]
-    accuracy: float | None
+    metric: str
+    score: float | None
+
+
+Labelled = Dataset | TokenDataset
 
 
 def run_finetune(spec: FinetuneSpec, meter: Meter = no_meter) -> FinetuneResult:
@@ -39,18 +48,31 @@ def run_finetune(spec: FinetuneSpec, meter: Meter = no_meter) -> FinetuneResult:
     refuse_taken(spec.output, spec.force)
     train, held_out = read_data(spec)
     folder = find_folder(spec.model)
-    with quiet(), kept_checkpoints(spec), staged_folder(spec.output, spec.force, ours=holds(STATE)) as staging:
+    with quiet(), processes.ended_as_by_ctrl_c(), _places(spec) as staging:
         trainer = make_trainer(folder, train, held_out, spec, meter)
         trainer.train(resume_from_checkpoint=last_checkpoint(spec))
-        accuracy = trainer.evaluate()["eval_accuracy"] if held_out else None
-        save_result(trainer.model, folder, staging, spec, len(train), accuracy)
-    return FinetuneResult(spec.output, len(train), train.label_names, accuracy)
+        metric = TASKS[spec.task].metric
+        score = trainer.evaluate()[f"eval_{metric}"] if held_out else None
+        if staging is not None:
+            save_result(trainer.model, folder, staging, spec, {"examples": len(train), metric: score})
+    return FinetuneResult(spec.output, len(train), train.label_names, metric, score)
 
 
-def read_data(spec: FinetuneSpec) -> tuple[Dataset, Dataset | None]:
+@contextmanager
+def _places(spec: FinetuneSpec) -> Iterator[Path | None]:
+    """The folder for the result, with checkpoints beside it; None in every process but the first. (The others meet
+    the first when their Trainers are made, which is after it has looked at what is there.)"""
+    if not processes.is_first():
+        yield None
+        return
+    with kept_checkpoints(spec), staged_folder(spec.output, spec.force, ours=holds(STATE)) as staging:
+        yield staging
+
+
+def read_data(spec: FinetuneSpec) -> tuple[Labelled, Labelled | None]:
     """Training and evaluation rows with the same labels. Raises InvalidInput for data with a single label."""
-    train = load_dataset(spec.data, spec.text_column, spec.label_column)
-    held_out = load_dataset(spec.eval_data, spec.text_column, spec.label_column) if spec.eval_data else None
+    train = _read(spec, spec.data)
+    held_out = _read(spec, spec.eval_data) if spec.eval_data else None
     if len(train.label_names) < 2:
         raise InvalidInput(f"{spec.data} has a single label ({train.label_names[0]!r}); it takes two to classify")
     if held_out:
@@ -61,14 +83,20 @@ def read_data(spec: FinetuneSpec) -> tuple[Dataset, Dataset | None]:
     return train, held_out
 
 
-def make_trainer(folder: Path, train: Dataset, held_out: Dataset | None, spec: FinetuneSpec, meter: Meter) -> Any:
+def _read(spec: FinetuneSpec, source: str) -> Labelled:
+    return load_labelled(spec.task, source, spec.text_column, spec.label_column)
+
+
+def make_trainer(folder: Path, train: Labelled, held_out: Labelled | None, spec: FinetuneSpec, meter: Meter) -> Any:
     """A Trainer that is ready to run."""
-    from transformers import DataCollatorWithPadding, EarlyStoppingCallback, Trainer, TrainingArguments
+    import transformers
+    from transformers import EarlyStoppingCallback, TrainingArguments
 
-    from exporters.finetuning.meter import MeterCallback
+    from exporters.finetuning.meter import LossLog, MeterCallback
+    from exporters.finetuning.sampling import BucketTrainer
 
-    tokenizer = load_tokenizer(folder)
-    steps = -(-len(train) // (spec.batch_size * spec.accumulation)) * spec.epochs
+    tokenizer, task = load_tokenizer(folder), TASKS[spec.task]
+    steps = -(-len(train) // (spec.batch_size * spec.accumulation * processes.count())) * spec.epochs
     arguments = TrainingArguments(
         output_dir=str(spec.checkpoints),
         num_train_epochs=spec.epochs,
@@ -78,7 +106,6 @@ def make_trainer(folder: Path, train: Dataset, held_out: Dataset | None, spec: F
         learning_rate=spec.rate,
         weight_decay=spec.weight_decay,
         warmup_steps=int(spec.warmup * steps),
-        train_sampling_strategy="group_by_length",
         bf16=bfloat16_helps(),
         use_cpu=not has_accelerator(),
         seed=spec.seed,
@@ -86,21 +113,24 @@ def make_trainer(folder: Path, train: Dataset, held_out: Dataset | None, spec: F
         save_strategy="epoch",
         save_total_limit=1,
         load_best_model_at_end=held_out is not None,
-        metric_for_best_model="accuracy" if held_out else None,
-        logging_strategy="no",
+        metric_for_best_model=task.metric if held_out else None,
+        logging_strategy="steps" if spec.log else "no",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
         dataloader_pin_memory=False,
         report_to="none",
         disable_tqdm=True,
     )
     stopping = [EarlyStoppingCallback(spec.patience)] if held_out else []
-    trainer = Trainer(
+    logs = [LossLog(spec.log)] if spec.log and processes.is_first() else []
+    trainer = BucketTrainer(
         model=load_model(folder, train.label_names, spec),
         args=arguments,
-        train_dataset=_tokenized(train, tokenizer, spec),
-        eval_dataset=_tokenized(held_out, tokenizer, spec) if held_out else None,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=_accuracy,
-        callbacks=[MeterCallback(meter), *stopping],
+        train_dataset=task.examples(train, tokenizer, spec.max_length),
+        eval_dataset=task.examples(held_out, tokenizer, spec.max_length) if held_out else None,
+        data_collator=getattr(transformers, task.collator)(tokenizer),
+        compute_metrics=task.measure(train.label_names),
+        callbacks=[MeterCallback(meter, task.metric), *stopping, *logs],
     )
     _drop_printers(trainer)
     return trainer
@@ -111,15 +141,3 @@ def _drop_printers(trainer: Any) -> None:
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-
-
-def _tokenized(data: Dataset, tokenizer: Any, spec: FinetuneSpec) -> Any:
-    encoded = tokenizer(list(data.texts), truncation=True, max_length=spec.max_length)
-    return [
-        {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label}
-        for ids, label in zip(encoded["input_ids"], data.labels)
-    ]
-
-
-def _accuracy(predicted: Any) -> dict[str, float]:
-    return {"accuracy": float((predicted.predictions.argmax(-1) == predicted.label_ids).mean())}

@@ -37,7 +37,7 @@ class HuggingFaceSource:
     @property
     def labels(self) -> tuple[str, ...]:
         """The string of each logit; none for a model without a classification head."""
-        if self.task != "text-classification":
+        if self.pooling is not None:
             return ()
         return tuple(self.config.id2label[i] for i in range(self.config.num_labels))
 

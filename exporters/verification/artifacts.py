@@ -9,15 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from exporters.memory import release
-from exporters.metrics import margin
+from exporters.verification.labels import label_row
 from exporters.verification.limits import Against, Limit, limits_for
-from exporters.verification.probes import ends
+from exporters.verification.probes import spread
 from exporters.verification.rows import Row, Status, here, not_checked
 from mobile_llm.bundle import Bundle, EntryPoint
 from mobile_llm.bundle.golden import Golden
 from mobile_llm.engine import Engine, longest, static_length
 from mobile_llm.errors import BackendUnavailable, UnsupportedModel, VerificationFailed
-from mobile_llm.tasks.text_classification import TextClassifier
 from mobile_llm.tasks.tokenization import Encoded, stack
 
 # Who runs each format here, with the package whose version is noted; the first is what a user's phone has.
@@ -82,8 +81,8 @@ class ArtifactCheck:
     def rows(self) -> Iterator[Row]:
         for entry in self._engine.artifact.entry_points[self._role]:
             yield from self._parity(entry)
-        if self._engine.manifest.task.name == "text-classification" and self._against == "reference":
-            yield self._labels()
+        if self._engine.manifest.task.labels and self._against == "reference":
+            yield label_row(self._engine, self._golden, self._where)
 
     def _parity(self, entry: EntryPoint) -> Iterator[Row]:
         """Each fitting probe alone, then, where the batch is dynamic, the texts padded into one batch."""
@@ -96,10 +95,10 @@ class ArtifactCheck:
             yield from self._compare(f"{name}, padded batch", self._answer(entry, texts), texts)
 
     def _answer(self, entry: EntryPoint, probes: Sequence[int]) -> dict[str, np.ndarray]:
-        """One batch of probes; of outputs along the sequence only the ends, as in the references."""
+        """One batch of probes; of outputs along the sequence some tokens, as in the references."""
         outputs = self._outputs(entry, probes)
         lengths = [len(self._probes[i].ids) for i in probes]
-        return {name: ends(t, lengths) if t.ndim == 3 else t for name, t in outputs.items()}
+        return {name: spread(name, t, lengths) if t.ndim == 3 else t for name, t in outputs.items()}
 
     def _outputs(self, entry: EntryPoint, probes: Sequence[int]) -> dict[str, np.ndarray]:
         return self._engine.run_entry(entry, stack([self._probes[i] for i in probes]))
@@ -144,29 +143,3 @@ class ArtifactCheck:
         status: Status = "passed" if limit.holds(value) else "failed"
         metric = limit.metric if limit.against == "reference" else f"{limit.metric} to the twin, exact"
         return Row(self._engine.artifact_id, entry, metric, value, limit.limit, status, limit.reason, self._where)
-
-    def _labels(self) -> Row:
-        """Texts whose label string differs, of those whose margin is above the precision's noise."""
-        texts = self._golden.inputs.texts
-        noise = _label_noise(self._engine)
-        clear = margin(self._golden.outputs["reference/logits"][: len(texts)]) > noise
-        answers = TextClassifier(self._engine).classify([text.text for text in texts])
-        wrong = sum(a.label != t.label for a, t, sure in zip(answers, texts, clear) if sure)
-        return Row(
-            self._engine.artifact_id,
-            self._role,
-            "labels that differ",
-            float(wrong),
-            0.0,
-            "failed" if wrong else "passed",
-            f"texts whose margin is above {noise:g} ({int(clear.sum())} of {len(texts)}) must keep their label",
-            self._where,
-        )
-
-
-def _label_noise(engine: Engine) -> float:
-    """Twice the logit error allowed: below it, either label may win."""
-    artifact = engine.artifact
-    limits = limits_for("logits", "reference", artifact.precision, artifact.format)
-    allowed: float | None = next((x.limit for x in limits if x.metric == "largest_difference"), None)
-    return 2 * allowed if allowed is not None else 0.0

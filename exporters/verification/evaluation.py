@@ -1,4 +1,5 @@
-"""The task itself, on a user's rows: accuracy of every artifact beside the PyTorch model's, paired row by row.
+"""The task itself, on a user's rows: accuracy (or entity F1) of every artifact beside the PyTorch model's, paired row
+by row.
 
 For embeddings there is no label to be right about: their figure is the mean cosine to the PyTorch model's.
 """
@@ -12,17 +13,25 @@ from typing import Any
 import numpy as np
 
 from exporters.architectures.blocks import Pooling
-from exporters.data import load_dataset, load_texts
-from exporters.metrics import PairedDifference, agreement, margin, paired_difference
+from exporters.data import TokenDataset, load_labelled, load_texts
+from exporters.metrics import (
+    PairedDifference,
+    agreement,
+    count_entities,
+    f1_difference,
+    margin,
+    paired_difference,
+)
 from exporters.progress import Watch, silent
 from exporters.sources.huggingface import HuggingFaceSource, open_source
 from exporters.spec import pooling_mode
 from exporters.verification.artifacts import CHECKERS
-from exporters.verification.reference import Reference
+from exporters.verification.reference import Reference, model_word_tags
 from mobile_llm.bundle import Bundle
 from mobile_llm.engine import Engine
 from mobile_llm.errors import BackendUnavailable, InvalidSpec, UnsupportedModel, VerificationFailed
 from mobile_llm.tasks.encoding import text_encoder
+from mobile_llm.tasks.token_classification import TokenClassifier
 from mobile_llm.tasks.tokenization import Encoded
 
 
@@ -75,8 +84,8 @@ def evaluate(
     model: str | None = None,
     artifact_ids: Sequence[str] = (),
     watch: Watch = silent,
-    text_column: str = "text",
-    label_column: str = "label",
+    text_column: str | None = None,
+    label_column: str | None = None,
 ) -> Evaluation:
     """Measure artifacts (all of them, where none is named) on `data`, a file or a `package:` source.
 
@@ -87,13 +96,15 @@ def evaluate(
     for artifact_id in chosen:
         bundle.check_artifact(bundle.manifest.artifacts[artifact_id])
     task = bundle.manifest.task
-    if task.name == "text-classification":
-        rows = load_dataset(data, text_column, label_column).with_label_names(task.labels)
+    if task.labels:
+        rows = load_labelled(task.name, data, text_column, label_column).with_label_names(task.labels)
         source = _open(bundle, model, watch) if model else None
+        if isinstance(rows, TokenDataset):
+            return evaluate_entities(bundle, chosen, rows, source, watch)
         return evaluate_labels(bundle, chosen, rows.texts, rows.labels, source, watch)
     if model is None:
         raise InvalidSpec("embeddings have no label to be right about; pass --model DIR to compare them with it")
-    texts = load_texts(data, text_column)
+    texts = load_texts(data, text_column or "text")
     return evaluate_embeddings(bundle, chosen, texts, _open(bundle, model, watch), watch)
 
 
@@ -126,7 +137,7 @@ def evaluate_labels(
         difference = paired_difference(right, reference.argmax(-1) == wanted)
         return Score(float(right.mean()), agreement(logits, reference), difference, _unlike(logits, reference, labels))
 
-    scores, missing = _run_all(bundle, artifact_ids, texts, "logits", score, watch)
+    scores, missing = _run_all(bundle, artifact_ids, _over(texts, "logits", score), watch)
     own = float((reference.argmax(-1) == wanted).mean()) if reference is not None else None
     return Evaluation("accuracy", len(texts), own, scores, missing)
 
@@ -146,17 +157,47 @@ def evaluate_embeddings(
     def score(vectors: np.ndarray) -> Score:
         return Score(float(((vectors * expected).sum(-1) / (np.linalg.norm(vectors, axis=-1) * norms)).mean()))
 
-    scores, missing = _run_all(bundle, artifact_ids, texts, "sentence_embedding", score, watch)
+    scores, missing = _run_all(bundle, artifact_ids, _over(texts, "sentence_embedding", score), watch)
     return Evaluation("mean cosine", len(texts), 1.0, scores, missing)
 
 
-def _run_all(
+def evaluate_entities(
     bundle: Bundle,
     artifact_ids: Sequence[str],
-    texts: Sequence[str],
-    output: str,
-    score: Callable[[np.ndarray], Score],
-    watch: Watch,
+    data: TokenDataset,
+    source: HuggingFaceSource | None,
+    watch: Watch = silent,
+) -> Evaluation:
+    """Entity F1 over sentences whose words are tagged; agreement is over words."""
+    if source:
+        watch("the PyTorch model")
+    reference = model_word_tags(source, data.words) if source else None
+    own = count_entities(reference, data.named_tags) if reference else None
+
+    def run(engine: Engine) -> Score:
+        classifier = TokenClassifier(engine)
+        tags = [classifier.word_tags(words) for words in data.words]
+        counts = count_entities(tags, data.named_tags)
+        if reference is None or own is None:
+            return Score(counts.f1())
+        same = [a == b for row, other in zip(tags, reference) for a, b in zip(row, other)]
+        return Score(counts.f1(), float(np.mean(same)), f1_difference(counts, own))
+
+    scores, missing = _run_all(bundle, artifact_ids, run, watch)
+    return Evaluation("entity F1", len(data), own.f1() if own else None, scores, missing)
+
+
+def _over(texts: Sequence[str], output: str, score: Callable[[np.ndarray], Score]) -> Callable[[Engine], Score]:
+    """Scores an output over all texts."""
+
+    def run(engine: Engine) -> Score:
+        return score(text_encoder(engine).encode(texts, output))
+
+    return run
+
+
+def _run_all(
+    bundle: Bundle, artifact_ids: Sequence[str], run: Callable[[Engine], Score], watch: Watch
 ) -> tuple[dict[str, Score], dict[str, str]]:
     scores: dict[str, Score] = {}
     missing: dict[str, str] = {}
@@ -165,7 +206,7 @@ def _run_all(
         backend = CHECKERS[bundle.manifest.artifacts[artifact_id].format][0][0]
         try:
             with Engine.open(bundle, artifact_id, threads=2, backend=backend) as engine:
-                scores[artifact_id] = score(text_encoder(engine).encode(texts, output))
+                scores[artifact_id] = run(engine)
         except (UnsupportedModel, BackendUnavailable, VerificationFailed) as error:
             missing[artifact_id] = str(error)
     return scores, missing

@@ -36,7 +36,11 @@ def make_golden(source: HuggingFaceSource, model: EncoderModel, artifact_ids: Se
 def _labelled(
     texts: tuple[GoldenText, ...], source: HuggingFaceSource, outputs: Mapping[str, np.ndarray]
 ) -> tuple[GoldenText, ...]:
-    if not source.labels:
+    labels = source.labels
+    if not labels:
         return texts
-    best = outputs["logits"].argmax(-1)
-    return tuple(replace(text, label=source.labels[index]) for text, index in zip(texts, best))
+    # One logit per label, or so many of each token that is kept.
+    best = outputs["logits"].reshape(len(outputs["logits"]), -1, len(labels)).argmax(-1)
+    if source.task == "token-classification":
+        return tuple(replace(text, tags=tuple(labels[i] for i in row)) for text, row in zip(texts, best))
+    return tuple(replace(text, label=labels[row[0]]) for text, row in zip(texts, best))

@@ -46,11 +46,20 @@ def golden_texts(tokenizer: Any, max_length: int) -> tuple[GoldenText, ...]:
     return tuple(found)
 
 
-def ends(hidden: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
-    """Of hidden states (batch, sequence, H) the first and the last real token of each row, (batch, 2 H): enough to
-    compare by, and small enough to keep."""
-    last = hidden[np.arange(len(hidden)), np.array(lengths) - 1]
-    return np.concatenate([hidden[:, 0], last], axis=-1)
+# Of outputs with a row for each token, so many are compared and kept: single tokens of a bad layer stand out, and
+# references stay small. Logits are narrow, and what they say of each token is the answer.
+_TOKENS_KEPT = {"last_hidden_state": 2, "logits": 16}
+
+
+def spread(name: str, values: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+    """Of an output (batch, sequence, W) the rows of some tokens, first and last real one included: (batch, n W)."""
+    chosen = np.stack([token_places(name, length) for length in lengths])
+    return np.take_along_axis(values, chosen[:, :, None], axis=1).reshape(len(values), -1)
+
+
+def token_places(name: str, length: int) -> np.ndarray:
+    """The tokens of a text of `length` that `spread` keeps; short ones are kept several times."""
+    return np.linspace(0, length - 1, _TOKENS_KEPT[name]).round().astype(np.int64)
 
 
 def random_sequences(vocabulary: int, limit: int, padding: int | None, seed: int = 0) -> tuple[tuple[int, ...], ...]:

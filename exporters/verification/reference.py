@@ -6,6 +6,7 @@ loss of quantization, so the limits can be narrow.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 
 from exporters.architectures.blocks import EncoderModel, Pooling, weights_of
 from exporters.sources.huggingface import HuggingFaceSource
-from exporters.verification.probes import ends
+from exporters.verification.probes import spread
+from mobile_llm.tasks.token_classification import OUTSIDE
 from mobile_llm.tasks.tokenization import Encoded, stack
 
 
@@ -25,8 +27,8 @@ class Reference:
         self._source = source
 
     def outputs(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
-        """float32 `logits` (texts, labels), or `sentence_embedding` (texts, hidden) and the ends of
-        `last_hidden_state` (texts, 2 hidden)."""
+        """float32 `logits` (texts, labels), of some tokens each (texts, n labels), or `sentence_embedding` (texts,
+        hidden) and some tokens of `last_hidden_state` (texts, n hidden)."""
         import torch
 
         with torch.inference_mode():
@@ -44,13 +46,37 @@ class Reference:
     def _one(self, item: Encoded) -> dict[str, np.ndarray]:
         import torch
 
-        tensors = {name: torch.from_numpy(t) for name, t in stack([item]).items()}
+        tensors = _known_inputs(self._source, {name: torch.from_numpy(t) for name, t in stack([item]).items()})
         result = self._source.model(**tensors)
+        lengths = [len(item.ids)]
         if self._source.pooling is None:
-            return {"logits": result.logits.numpy()}
+            logits = result.logits.numpy()
+            return {"logits": spread("logits", logits, lengths) if logits.ndim == 3 else logits}
         vector = pool(result.last_hidden_state, tensors["attention_mask"], self._source.pooling)
-        hidden = ends(result.last_hidden_state.numpy(), [len(item.ids)])
+        hidden = spread("last_hidden_state", result.last_hidden_state.numpy(), lengths)
         return {"sentence_embedding": vector.numpy(), "last_hidden_state": hidden}
+
+
+def model_word_tags(source: HuggingFaceSource, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The PyTorch model's label for each word, which is that of its first token; outside where it was cut."""
+    import torch
+
+    tagged = []
+    for words in sentences:
+        encoded = source.tokenizer(
+            list(words), is_split_into_words=True, truncation=True, max_length=source.max_length, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            best = source.model(**_known_inputs(source, encoded)).logits[0].argmax(-1).tolist()
+        first = {word: i for i, word in reversed(list(enumerate(encoded.word_ids()))) if word is not None}
+        tagged.append([source.labels[best[first[i]]] if i in first else OUTSIDE for i in range(len(words))])
+    return tagged
+
+
+def _known_inputs(source: HuggingFaceSource, encoded: Any) -> dict[str, Any]:
+    """What the model's forward takes of a tokenizer's tensors."""
+    known = inspect.signature(source.model.forward).parameters
+    return {name: tensor for name, tensor in encoded.items() if name in known}
 
 
 def _parameters(model: EncoderModel) -> dict[str, np.ndarray]:

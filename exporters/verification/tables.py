@@ -14,8 +14,10 @@ _SHORT = {
     "relative_error": "relative error",
     "smallest_cosine": "smallest cosine",
     "texts whose ids differ": "ids that differ",
+    "texts whose ids differ in the graph": "ids that differ",
     "texts whose decoding differs": "decoded texts",
     "points of accuracy lost": "points lost",
+    "points of F1 lost": "points lost",
     "labels that differ from config.json": "config's labels",
 }
 _RUNTIMES = {"ai-edge-litert": "LiteRT", "tensorflow": "TensorFlow", "mobile-llm": "MIL evaluator"}
@@ -54,9 +56,9 @@ def _table(rows: Sequence[Row]) -> Any:
     for row in rows:
         groups.setdefault((row.artifact, _runtime(row)), []).append(row)
     for (artifact, runtime), group in groups.items():
-        worst = max(group, key=_nearness)
-        metric = _SHORT.get(worst.metric.split(" to the twin")[0], worst.metric)
-        table.add_row(artifact, runtime, metric, _number(worst.value), _number(worst.limit), _counts(group))
+        worst = max(group, key=nearness)
+        metric = with_short_name(worst.metric)
+        table.add_row(artifact, runtime, metric, shown_number(worst.value), shown_number(worst.limit), _counts(group))
     return table
 
 
@@ -74,7 +76,11 @@ def _counts(rows: Sequence[Row]) -> str:
     return "\n".join(f"[{_STYLE[status]}]{n} {status.replace('_', ' ')}[/]" for status, n in counts if n)
 
 
-def _nearness(row: Row) -> tuple[int, float]:
+def with_short_name(metric: str) -> str:
+    return _SHORT.get(metric.split(" to the twin")[0], metric)
+
+
+def nearness(row: Row) -> tuple[int, float]:
     """What failed first, then what was not checked, then how much of the limit is used up."""
     order = {"passed": 0, "not_checked": 1, "failed": 2}[row.status]
     if row.value is None or row.limit is None:
@@ -83,7 +89,7 @@ def _nearness(row: Row) -> tuple[int, float]:
     return order, value / limit if limit else value
 
 
-def _number(value: float | None) -> str:
+def shown_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.5f}" if 0.9 < value < 1 else f"{value:.2g}"
 
 

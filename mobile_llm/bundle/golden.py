@@ -24,13 +24,15 @@ GOLDEN_TENSORS = "golden.safetensors"
 
 @dataclass(frozen=True)
 class GoldenText:
-    """A text, its ids (special tokens included), what they decode to, and the model's label if it has one."""
+    """A text, its ids (special tokens included), what they decode to, and the model's label if it has one, or its
+    label for each token."""
 
     text: str
     ids: tuple[int, ...]
     types: tuple[int, ...]
     decoded: str
     label: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-HELP = "answer texts with a bundle: labels, or embeddings"
+HELP = "answer texts with a bundle: labels, entities, or embeddings"
 EXTRA = ""
 
 
@@ -37,12 +37,17 @@ def _answers(task: Any, texts: list[str]) -> list[dict[str, Any]]:
     if hasattr(task, "classify"):
         results = task.classify(texts)
         return [{"text": t, "label": r.label, "score": r.score, "scores": r.scores} for t, r in zip(texts, results)]
+    if hasattr(task, "label_tokens"):
+        return [{"text": t, "entities": [vars(e) for e in found]} for t, found in zip(texts, task.label_tokens(texts))]
     return [{"text": t, "embedding": row.tolist()} for t, row in zip(texts, task.embed(texts))]
 
 
 def _line(answer: dict[str, Any]) -> str:
     if "label" in answer:
         return f"{answer['label']}\t{answer['score']:.3f}\t{answer['text']}"
+    if "entities" in answer:
+        found = (f"{e['label']} {e['text']!r} ({e['start']}:{e['end']}, {e['score']:.3f})" for e in answer["entities"])
+        return f"{', '.join(found) or 'no entity'}\t{answer['text']}"
     vector = answer["embedding"]
     shown = " ".join(f"{value:+.4f}" for value in vector[:6])
     return f"[{shown} … {len(vector)} numbers]\t{answer['text']}"

@@ -11,6 +11,7 @@ from mobile_llm.errors import RuntimeTooOld
 # Task names are the hub's pipeline tags.
 TASKS = {
     "text-classification": "mobile_llm.tasks.text_classification",
+    "token-classification": "mobile_llm.tasks.token_classification",
     "feature-extraction": "mobile_llm.tasks.feature_extraction",
 }
 

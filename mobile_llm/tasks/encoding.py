@@ -9,7 +9,7 @@ import numpy as np
 
 from mobile_llm.engine import Engine
 from mobile_llm.errors import IntegrityFailed, InvalidInput
-from mobile_llm.tasks.tokenization import TextTokenizer, stack
+from mobile_llm.tasks.tokenization import Encoded, TextTokenizer, stack
 
 # Entry points of an artifact that takes strings: text (1,) to the outputs of `encode`, and to input_ids (1, sequence).
 ENCODE_TEXT = "encode_text"
@@ -66,3 +66,20 @@ class StringEncoder:
 def text_encoder(engine: Engine) -> TextEncoder | StringEncoder:
     """The encoder for what the artifact takes."""
     return StringEncoder(engine) if ENCODE_TEXT in engine.artifact.entry_points else TextEncoder(engine)
+
+
+def logits_of(engine: Engine, encoded: Encoded) -> np.ndarray:
+    """The logits of each token of one text, float32 (tokens, labels)."""
+    return engine.run("encode", stack([encoded]))["logits"][0].astype(np.float32, copy=False)
+
+
+def check_labels(engine: Engine) -> None:
+    """Raises IntegrityFailed unless every logit has its label."""
+    labels = engine.manifest.task.labels
+    entries = engine.artifact.entry_points
+    for entry in (*entries.get("encode", ()), *entries.get(ENCODE_TEXT, ())):
+        if "logits" not in entry.outputs or entry.outputs["logits"].shape[-1:] != (len(labels),):
+            raise IntegrityFailed(
+                f"{engine.artifact_id} does not give one logit for each of the manifest's {len(labels)} labels; "
+                "export the bundle again"
+            )

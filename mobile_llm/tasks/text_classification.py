@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobile_llm.engine import Engine
-from mobile_llm.errors import IntegrityFailed
-from mobile_llm.tasks.encoding import ENCODE_TEXT, text_encoder
+from mobile_llm.tasks.encoding import check_labels, text_encoder
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class TextClassifier:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.labels = engine.manifest.task.labels
-        _check_labels(engine)
+        check_labels(engine)
         self._encoder = text_encoder(engine)
 
     def logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
@@ -47,18 +46,6 @@ class TextClassifier:
         best = int(probabilities.argmax())
         scores = {label: float(p) for label, p in zip(self.labels, probabilities)}
         return Classification(self.labels[best], float(probabilities[best]), scores)
-
-
-def _check_labels(engine: Engine) -> None:
-    """Raises IntegrityFailed unless every logit has its label."""
-    labels = engine.manifest.task.labels
-    entries = engine.artifact.entry_points
-    for entry in (*entries.get("encode", ()), *entries.get(ENCODE_TEXT, ())):
-        if "logits" not in entry.outputs or entry.outputs["logits"].shape[-1:] != (len(labels),):
-            raise IntegrityFailed(
-                f"{engine.artifact_id} does not give one logit for each of the manifest's {len(labels)} labels; "
-                "export the bundle again"
-            )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

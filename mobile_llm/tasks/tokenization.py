@@ -23,6 +23,17 @@ class Encoded:
     types: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Token:
+    """A token's place in its text, in code points; whether it is special, and whether it goes on with the word before
+    it."""
+
+    start: int
+    end: int
+    special: bool
+    continues: bool
+
+
 class TextTokenizer:
     """Tokenizes as the model was trained to, truncated to its limit."""
 
@@ -34,6 +45,10 @@ class TextTokenizer:
             raise IntegrityFailed(f"{error}; fetch the bundle again") from None
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(policy.max_length, direction=policy.truncation)
+        model = self._tokenizer.model
+        self._prefix = getattr(model, "continuing_subword_prefix", None)
+        unknown = getattr(model, "unk_token", None)
+        self._unknown = self._tokenizer.token_to_id(unknown) if isinstance(unknown, str) else None
 
     def encode(self, text: str) -> Encoded:
         """Raises InvalidInput for what is not text."""
@@ -41,6 +56,28 @@ class TextTokenizer:
             raise InvalidInput(f"a text should be a str, not {type(text).__name__}")
         encoding = self._tokenizer.encode(text)
         return Encoded(tuple(encoding.ids), tuple(encoding.type_ids))
+
+    def encode_words(self, words: Sequence[str]) -> tuple[Encoded, tuple[int | None, ...]]:
+        """A text that is split into words already, and of each token the word it is of (None for special ones)."""
+        encoding = self._tokenizer.encode(list(words), is_pretokenized=True)
+        return Encoded(tuple(encoding.ids), tuple(encoding.type_ids)), tuple(encoding.word_ids)
+
+    def tokens(self, text: str) -> list[Token]:
+        """The tokens of a text, special ones included, one for each id that `encode` gives."""
+        encoding = self._tokenizer.encode(text)
+        rows = zip(encoding.ids, encoding.tokens, encoding.offsets, encoding.special_tokens_mask)
+        return [
+            Token(start, end, bool(special), self._continues(text, token_id, token, start, end))
+            for token_id, token, (start, end), special in rows
+        ]
+
+    def _continues(self, text: str, token_id: int, token: str, start: int, end: int) -> bool:
+        """As transformers decides it: by the prefix of word pieces, elsewhere by the space before."""
+        if token_id == self._unknown:
+            return False
+        if self._prefix:
+            return len(token) != end - start
+        return start > 0 and " " not in text[start - 1 : start + 1]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)

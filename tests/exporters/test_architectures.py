@@ -85,7 +85,7 @@ def test_three_formats_agree_with_transformers(name: str, task: str, tiny: Make,
     result = exporters.export(tiny(name, task), task, tmp_path / "bundle", recipes=("fp32", "fp16", "int8"))
     assert {row.artifact for row in result.rows if row.status == "passed"} >= set(result.artifacts)
     missing = [row for row in result.rows if row.status == "not_checked"]
-    assert all(row.metric == "points of accuracy lost" for row in missing)
+    assert all(row.metric.startswith("points of ") for row in missing)
 
 
 def test_a_bundle_of_another_architecture_answers(tiny: Make, tmp_path: Path) -> None:

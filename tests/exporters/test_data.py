@@ -89,7 +89,7 @@ def test_integer_labels_are_ordered_as_numbers(write: Write) -> None:
         ("a.jsonl", '{"text": "x", "label": true}\n', "has True for a label; use a string or an integer"),
         ("a.jsonl", '{"text": 7, "label": 1}\n', "a.jsonl row 1 (line 1) has no text in 'text'"),
         ("a.jsonl", '{"text": "\\ud800", "label": 1}\n', "a.jsonl row 1 (line 1) is not UTF-8"),
-        ("a.txt", "text,label\nx,1\n", "a.txt is neither .csv nor .jsonl; convert it"),
+        ("a.tsv", "text,label\nx,1\n", "a.tsv is none of .csv, .jsonl"),
     ],
 )
 def test_bad_files_get_one_sentence(write: Write, name: str, content: str | bytes, sentence: str) -> None:

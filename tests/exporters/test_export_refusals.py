@@ -55,7 +55,7 @@ def nothing_left(output: Path) -> bool:
 
 
 def test_unknown_names_are_answered_with_the_known_ones(classifier_model: Path, refused: Refused) -> None:
-    known = "text-classification, feature-extraction"
+    known = "text-classification, token-classification, feature-extraction"
     assert f"unknown task 'translation'; choose from {known}" in refused(classifier_model, task="translation")
     assert "unknown format 'gguf'; choose from onnx, tflite, coreml" in refused(classifier_model, "--formats", "gguf")
     assert "unknown recipe 'int3'; choose from fp32, fp16, int8" in refused(classifier_model, "--recipe", "int3")
@@ -78,7 +78,7 @@ def test_an_architecture_without_a_file_is_named(tmp_path: Path, refused: Refuse
     GPT2ForSequenceClassification(config).save_pretrained(tmp_path / "gpt2")
     shutil.copy(classifier_model / "tokenizer.json", tmp_path / "gpt2")
     message = refused(tmp_path / "gpt2")
-    assert message.startswith("architecture 'gpt2' is not covered; covered are bert.")
+    assert message.startswith("architecture 'gpt2' is not covered; covered are albert, bert, ")
 
 
 def test_an_architecture_that_transformers_lacks_is_refused(copied: Path, refused: Refused) -> None:

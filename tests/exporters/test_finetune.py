@@ -15,6 +15,7 @@ import pytest
 import exporters
 import mobile_llm
 from exporters.finetuning import FinetuneSpec
+from exporters.finetuning.tasks import TASKS
 from exporters.finetuning.training import run_finetune
 from mobile_llm.commands import main
 from mobile_llm.errors import Cancelled, InvalidInput, InvalidSpec, OutputExists
@@ -71,7 +72,7 @@ def assert_same(first: Path, second: Path) -> None:
 def test_full_fine_tuning_learns_and_the_result_is_exported(spec: Make, tmp_path: Path) -> None:
     asked = spec(eval_data=str(tmp_path / "train.csv"), epochs=6)
     result = run_finetune(asked)
-    assert (result.accuracy, result.labels, result.examples) == (1.0, ("bad", "good"), len(ROWS))
+    assert (result.score, result.labels, result.examples) == (1.0, ("bad", "good"), len(ROWS))
     assert [p.name for p in asked.output.parent.iterdir()] == ["model"]  # no checkpoint is left
     bundle = exporters.export(asked.output, "text-classification", tmp_path / "bundle", ("onnx",), ("fp32",)).bundle
     answers = mobile_llm.load(bundle).classify([text for text, _ in ROWS])
@@ -80,7 +81,7 @@ def test_full_fine_tuning_learns_and_the_result_is_exported(spec: Make, tmp_path
 
 def test_a_merged_adapter_learns_and_is_a_whole_model(spec: Make, tmp_path: Path) -> None:
     asked = spec(eval_data=str(tmp_path / "train.csv"), method="lora", merge=True, epochs=8, learning_rate=1e-2, rank=4)
-    assert run_finetune(asked).accuracy == 1.0
+    assert run_finetune(asked).score == 1.0
     names = list(weights(asked.output))
     assert "classifier.weight" in names
     assert not [name for name in names if "lora" in name]
@@ -156,17 +157,20 @@ def test_a_checkpoint_that_was_cut_short_is_not_resumed_from(spec: Make) -> None
 
 def test_early_stopping_keeps_the_best_epoch(spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The evaluation is made to say that the second epoch was the best."""
-    from exporters.finetuning import training
+
+    def say(patch: pytest.MonkeyPatch, values: Iterator[float]) -> None:
+        asked = replace(TASKS["text-classification"], measure=lambda names: lambda _: {"accuracy": next(values)})
+        patch.setitem(TASKS, "text-classification", asked)  # type: ignore[arg-type]
 
     said = iter([0.5, 0.9, 0.6, 0.7, 0.8, 0.8])
-    monkeypatch.setattr(training, "_accuracy", lambda _: {"accuracy": next(said)})
+    say(monkeypatch, said)
     steps: list[int] = []
     stopped = spec("stopped", epochs=5, eval_data=str(tmp_path / "train.csv"), patience=2)
     run_finetune(stopped, lambda _, done, total: steps.append(done))
     assert max(steps) == 4 * len(ROWS) // 8  # two epochs without gain after the second
     kept = weights(stopped.output)
     states = iter([0.5, 0.9, 0.1, 0.1, 0.1, 0.1])
-    monkeypatch.setattr(training, "_accuracy", lambda _: {"accuracy": next(states)})
+    say(monkeypatch, states)
     other = spec("other", epochs=5, eval_data=str(tmp_path / "train.csv"), patience=1)
     run_finetune(other)
     for name, values in weights(other.output).items():
@@ -261,3 +265,18 @@ def test_a_folder_that_is_not_ours_is_never_replaced(place: str, spec: Make) -> 
         run_finetune(asked)
     assert [p.name for p in mine.iterdir()] == ["config.json"]
     assert list(mine.parent.iterdir()) == [mine]
+
+
+def _mean_loss(spec: FinetuneSpec) -> list[float]:
+    assert spec.log
+    run_finetune(spec)
+    return [json.loads(line)["loss"] for line in spec.log.read_text(encoding="utf-8").splitlines()]
+
+
+def test_accumulated_batches_have_the_loss_of_one_large_batch(
+    spec: Make, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = str(make_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    whole = replace(spec("whole", epochs=2, batch_size=12, log=tmp_path / "whole.jsonl"), model=model)
+    split = replace(spec("split", epochs=2, batch_size=4, accumulation=3, log=tmp_path / "split.jsonl"), model=model)
+    assert _mean_loss(split) == pytest.approx(_mean_loss(whole), rel=1e-4)

@@ -38,7 +38,7 @@ def test_every_file_of_a_bundle_is_listed_with_its_hash(classifier_bundle: Path)
     listed = [file.path for file in manifest.files]
     listed += [file.path for artifact in manifest.artifacts.values() for file in artifact.files]
     there = [p.relative_to(classifier_bundle).as_posix() for p in classifier_bundle.rglob("*") if p.is_file()]
-    assert sorted(listed) == sorted(set(there) - {"manifest.json", "verification.json"})
+    assert sorted(listed) == sorted(set(there) - {"manifest.json", "verification.json", "README.md"})
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path, answer: Answer) -> None:

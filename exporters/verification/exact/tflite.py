@@ -38,6 +38,8 @@ def _write_widened(source: Path, target: Path, schema: Any) -> None:
                 tensor.buffer = _widened(model, tensor, schema)
                 tensor.type = schema.TensorType.FLOAT32
                 tensor.quantization = None
+    for widened in model.__dict__.get("widened", ()):
+        model.buffers[widened].data = None  # the integers would be written, and held, once more
     size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
     builder = flatbuffers.Builder(size + (1 << 22))
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
@@ -53,7 +55,7 @@ def _widened(model: Any, tensor: Any, schema: Any) -> int:
         along = [1] * integers.ndim
         along[tensor.quantization.quantizedDimension] = -1
         buffer = schema.BufferT()
-        buffer.data = (integers * scale.reshape(along)).astype(np.float32).view(np.uint8).reshape(-1)
+        buffer.data = (integers * scale.reshape(along)).astype(np.float32, copy=False).view(np.uint8).reshape(-1)
         known[tensor.buffer] = len(model.buffers)
         model.buffers.append(buffer)
     return known[tensor.buffer]

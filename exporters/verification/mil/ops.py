@@ -178,7 +178,8 @@ def _affine_dequantize(quantized_data: T, zero_point: T, scale: T, axis: T) -> T
     shape = [1] * quantized_data.ndim
     shape[int(axis)] = -1
     zero = zero_point.float().reshape(shape) if zero_point.ndim else zero_point.float()
-    return (quantized_data.float() - zero) * (scale.reshape(shape) if scale.ndim else scale)
+    wide = quantized_data.float()  # changed in place: a word table is most of a small model
+    return wide.sub_(zero).mul_(scale.reshape(shape) if scale.ndim else scale)
 
 
 def _blockwise_shift_scale(data: T, scale: T, offset: T | None = None) -> T:

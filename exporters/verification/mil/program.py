@@ -46,13 +46,16 @@ class Program:
         return {name: values[name].numpy() for name in self._function.outputs}
 
     def _fold_constants(self) -> list[Op]:
-        """Evaluate once what depends on constants alone, such as compressed weights; what is left runs each time."""
+        """Evaluate once what depends on constants alone, such as compressed weights; what is left runs each time.
+        Integers that have been widened are dropped: nobody asks for them again."""
         left = []
         for op in self._function.ops:
             if all(name in self._constants for name in op.inputs):
                 self._constants |= self._evaluate(op, self._constants)
             else:
                 left.append(op)
+        needed = {name for op in left for name in op.inputs} | set(self._function.outputs)
+        self._constants = {name: value for name, value in self._constants.items() if name in needed}
         return left
 
     def _evaluate(self, op: Op, values: Mapping[str, Any]) -> dict[str, Any]:

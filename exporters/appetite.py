@@ -1,0 +1,115 @@
+"""What an export takes, predicted from sizes alone: bytes of artifacts, peak memory, seconds.
+
+The memory model follows the pipeline: while artifacts are written the PyTorch model is in memory; while they are
+compared it is not, but a runtime holds its own copies of an artifact's weights. The peak is the largest step. Every
+factor below was read off a profile of each step, on three BERTs (11, 23 and 109 million parameters; Linux x86_64,
+versions of constraints.txt); `python -m benchmarks.plan_check MODEL…` compares the whole with a measured export.
+Not covered: what `--eval-data` adds (a second PyTorch model, which is below the peak of comparing), macOS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporters.sources.headers import Sizes
+
+_MB = 1_000_000
+# Resident megabytes of the interpreter with each package imported, beyond those named before it.
+_IMPORTS = {"base": 35, "torch": 360}  # torch, transformers, optimum
+_IMPORTS_OF_FORMAT = {"onnx": 25, "tflite": 13, "coreml": 20}  # onnx + onnxruntime, flatbuffers + LiteRT, coremltools
+_TENSORFLOW = 573  # a second client of TFLite files, asked where it is installed
+# What stays behind when a step has ended: tokenizer, golden texts, thread pools, pages that malloc keeps.
+_LEFT_BEHIND = 60
+# Peak of writing, above the PyTorch model, in multiples of its float32 weights. ONNX: the graph, and its bytes on their
+# way to disk. TFLite: the buffer that is packed, and the largest table on its way into it. Core ML writes blobs one by
+# one. int8: the integers, and one float32 temporary.
+_WRITING = {
+    "onnx": {"fp32": 2.2, "fp16": 1.7, "int8": 1.2},
+    "tflite": {"fp32": 1.8, "fp16": 1.4, "int8": 0.8},
+    "coreml": {"fp32": 0.7, "fp16": 0.7, "int8": 0.7},
+}
+# The model's twins: a dequantized copy of every weight that is not the model's own.
+_TWINS = 1.6
+# Peak of comparing, in multiples of the float32 weights. onnxruntime: the file parsed and the session's own copy. Its
+# exact view is a widened graph, its serialized bytes, then the session's copies. The evaluator of MIL programs holds
+# float32 whatever the file holds, and one table more while it widens.
+_COMPARING = {
+    "onnx": {"fp32": 1.7, "fp16": 2.2, "int8": 3.1},
+    "coreml": {"fp32": 1.3, "fp16": 1.6, "int8": 1.6},
+}
+# Seconds of one core: to load and to ask the model, then per artifact, and per million linear parameters of each.
+_SECONDS, _SECONDS_PER_ARTIFACT = 25.0, {"onnx": 4.0, "tflite": 6.0, "coreml": 9.0}
+_SECONDS_PER_MILLION = {"onnx": 0.3, "tflite": 0.5, "coreml": 0.45}
+_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+_GRAPH = 250_000  # bytes of an artifact that are no weights
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of config.json decides the size of activations, and how many static lengths TFLite gets."""
+
+    longest: int
+    heads: int
+    intermediate: int
+    signatures: int
+
+    @property
+    def activations(self) -> int:
+        """Bytes alive at the longest text: scores and their softmax, two sides of the feed-forward layer."""
+        return 4 * self.longest * (2 * self.heads * self.longest + 2 * self.intermediate)
+
+
+def artifact_bytes(sizes: Sizes, artifact_id: str) -> int:
+    """The size on disk."""
+    recipe = artifact_id.split("/")[1]
+    floats = 2 if recipe == "fp16" or artifact_id == "coreml/int8" else 4
+    return _BYTES[recipe] * (sizes.linear + sizes.words) + floats * sizes.rest + _GRAPH
+
+
+def imports_bytes(formats: tuple[str, ...], with_tensorflow: bool) -> int:
+    """The interpreter with all that such an export imports."""
+    second = _TENSORFLOW if with_tensorflow and "tflite" in formats else 0
+    return _MB * (sum(_IMPORTS.values()) + sum(_IMPORTS_OF_FORMAT[name] for name in formats) + second)
+
+
+def peak_bytes(sizes: Sizes, shape: Shape, artifact_ids: list[str], with_tensorflow: bool) -> tuple[int, str]:
+    """The process tree's peak, and the step that it falls on."""
+    formats = tuple(dict.fromkeys(name.split("/")[0] for name in artifact_ids))
+    writing = imports_bytes(formats, with_tensorflow=False) + _MB * _LEFT_BEHIND + 4 * sizes.stored
+    comparing = imports_bytes(formats, with_tensorflow) + _MB * _LEFT_BEHIND + shape.activations
+    steps = {f"writing {name}": writing + _writing(sizes, name) for name in artifact_ids}
+    steps |= {f"comparing {name}": comparing + _comparing(sizes, shape, name) for name in artifact_ids}
+    if any(not name.endswith("/fp32") for name in artifact_ids):
+        steps["asking the model for reference answers"] = writing + int(4 * sizes.stored * _TWINS)
+    worst = max(steps, key=lambda name: steps[name])
+    return steps[worst], worst
+
+
+def seconds(sizes: Sizes, artifact_ids: list[str]) -> float:
+    """Seconds on one core of the machine that the figures are of: an order of magnitude for any other."""
+    formats = [name.split("/")[0] for name in artifact_ids]
+    millions = sizes.linear / 1e6
+    return _SECONDS + sum(_SECONDS_PER_ARTIFACT[name] + _SECONDS_PER_MILLION[name] * millions for name in formats)
+
+
+def _writing(sizes: Sizes, artifact_id: str) -> int:
+    format_name, recipe = artifact_id.split("/")
+    return int(4 * sizes.exported * _WRITING[format_name][recipe])
+
+
+def _comparing(sizes: Sizes, shape: Shape, artifact_id: str) -> int:
+    format_name, recipe = artifact_id.split("/")
+    if format_name == "tflite":
+        return max(_in_litert(sizes, shape), 0 if recipe == "fp32" else _widening(sizes))
+    return int(4 * sizes.exported * _COMPARING[format_name][recipe])
+
+
+def _in_litert(sizes: Sizes, shape: Shape) -> int:
+    """The mapped file, and a repacked copy of the linear layers for every signature: XNNPACK shares them only through a
+    cache file, which the interpreter's Python interface does not offer. (Other recipes are compared in float32 too.)"""
+    return 4 * (sizes.exported + shape.signatures * sizes.linear)
+
+
+def _widening(sizes: Sizes) -> int:
+    """The float32 view while it is written: values, the packed file, the word table twice on its way into it."""
+    return 4 * (2 * sizes.exported + 2 * sizes.words)

@@ -1,0 +1,143 @@
+"""Before anything heavy: what an export will write and take, and a refusal of what cannot fit.
+
+It reads config.json and the headers of the weights, and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from exporters.appetite import Shape, artifact_bytes, imports_bytes, peak_bytes, seconds
+from exporters.formats.lowered import static_lengths
+from exporters.sources.folder import find_folder, read_optional
+from exporters.sources.headers import Sizes, read_sizes
+from exporters.spec import ExportSpec
+from exporters.staging import refuse_taken
+from mobile_llm.errors import NotEnoughMemory
+from mobile_llm.machine import available_memory, free_disk, resident_memory
+
+_SMALL_FILES = 2_000_000  # golden references, manifest, card; the tokenizer's files are counted
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Predictions in bytes, beside what this machine has (None: unknown).
+
+    `peak` is of the whole process tree, `above_imports` the part above the interpreter with its imports; `peak_step` is
+    where it falls. `scratch` is needed in the folder for temporary files, `disk` at the output.
+    """
+
+    artifacts: dict[str, int]
+    parameters: int
+    peak: int
+    above_imports: int
+    peak_step: str
+    disk: int
+    scratch: int
+    minutes: float
+    memory_available: int | None
+    disk_free: int
+    scratch_free: int
+    same_disk: bool
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def refuse_what_cannot_fit(self) -> None:
+        """Raises NotEnoughMemory, with the figures and the next step."""
+        if self.memory_available is not None and self.peak - resident_memory() > self.memory_available:
+            raise NotEnoughMemory(
+                f"this export would take {_mb(self.peak)} of memory at its peak ({self.peak_step}), and "
+                f"{_mb(self.memory_available)} are free; close other programs, ask for fewer formats or recipes, or "
+                "use a machine with more memory"
+            )
+        needed = self.disk + (self.scratch if self.same_disk else 0)
+        if needed > self.disk_free:
+            raise NotEnoughMemory(
+                f"this export would take {_mb(needed)} of disk, and {_mb(self.disk_free)} are free where the bundle "
+                "goes; free some room, or choose another output"
+            )
+        if not self.same_disk and self.scratch > self.scratch_free:
+            raise NotEnoughMemory(
+                f"this export would take {_mb(self.scratch)} for temporary files, and {_mb(self.scratch_free)} are "
+                f"free in {tempfile.gettempdir()}; free some room, or set TMPDIR to another folder"
+            )
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        listed = ", ".join(f"{name} {_mb(size)}" for name, size in self.artifacts.items())
+        yield f"plan: {self.parameters / 1e6:.1f} million parameters -> {listed}"
+        free = "unknown" if self.memory_available is None else _mb(self.memory_available)
+        yield (
+            f"      memory: peak about {_mb(self.peak)} ({_mb(self.above_imports)} above the imports, "
+            f"{self.peak_step}); free: {free}"
+        )
+        yield f"      disk: {_mb(self.disk)}, and {_mb(self.scratch)} for a while; free: {_mb(self.disk_free)}"
+        yield f"      time: about {max(1, round(self.minutes))} minutes on one core"
+
+
+def make_plan(spec: ExportSpec) -> Plan:
+    """Raises OutputExists, ModelNotFound, InvalidInput; a hub id is downloaded first."""
+    refuse_taken(spec.output, spec.force)
+    folder = find_folder(spec.model)
+    sizes, shape = read_sizes(folder, spec.task), _shape(read_optional(folder / "config.json"))
+    names = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
+    second = find_spec("tensorflow") is not None
+    peak, step = peak_bytes(sizes, shape, names, second)
+    artifacts = {name: artifact_bytes(sizes, name) for name in names}
+    if spec.text_input:
+        taking_ids = [name for name in names if name.startswith("onnx/")]
+        artifacts |= {f"{name}-text": artifacts[name] + 2 * _tokenizer_bytes(folder) for name in taking_ids}
+    place, scratch = spec.output.absolute().parent, Path(tempfile.gettempdir())
+    return Plan(
+        artifacts,
+        sizes.exported,
+        peak,
+        peak - imports_bytes(spec.formats, second),
+        step,
+        disk=sum(artifacts.values()) + _SMALL_FILES + _tokenizer_bytes(folder),
+        scratch=_scratch(sizes, names),
+        minutes=seconds(sizes, names) / 60,
+        memory_available=available_memory(),
+        disk_free=free_disk(place),
+        scratch_free=shutil.disk_usage(scratch).free,
+        same_disk=_device(place) == _device(scratch),
+    )
+
+
+def _shape(config: dict[str, Any]) -> Shape:
+    """Names differ from one model_type to the next."""
+
+    def first(names: tuple[str, ...], otherwise: int) -> int:
+        return next((config[name] for name in names if isinstance(config.get(name), int)), otherwise)
+
+    longest = first(("max_position_embeddings",), 512)
+    hidden = first(("hidden_size", "dim"), 768)
+    heads = first(("num_attention_heads", "n_heads"), 12)
+    inner = first(("intermediate_size", "hidden_dim"), 4 * hidden)
+    return Shape(longest, heads, inner, len(static_lengths(longest)))
+
+
+def _scratch(sizes: Sizes, names: list[str]) -> int:
+    """Exact views are written to be opened, one at a time; coremltools gathers its weights before it saves them."""
+    return 4 * sizes.exported if any(n.startswith("coreml/") or not n.endswith("/fp32") for n in names) else 0
+
+
+def _tokenizer_bytes(folder: Path) -> int:
+    return sum((folder / name).stat().st_size for name in ("tokenizer.json", "vocab.txt") if (folder / name).is_file())
+
+
+def _device(place: Path) -> int:
+    while not place.exists():
+        place = place.parent
+    return place.stat().st_dev
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
