@@ -157,7 +157,9 @@ def byte_level_model(tmp_path: Path) -> Path:
         tmp_path / "model"
     )
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
-    config = RobertaConfig(vocab_size=400, max_position_embeddings=66, num_labels=3, pad_token_id=1, **small)
+    config = RobertaConfig(
+        vocab_size=400, max_position_embeddings=66, num_labels=3, pad_token_id=1, type_vocab_size=1, **small
+    )
     RobertaForSequenceClassification(config).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
