@@ -35,8 +35,13 @@ TEXTS = (
     "ǅ ẞ ŉ ΑΣ ﬄ Ⅷ ⓐ İI ıi",  # lower case of one letter, and of several
     "\u037e \u0387 \u2329 \ufa10 \U0002f800 \U00031350",  # what is something else by decomposition
     "\t\n \r\n  ",
+    "i <3",  # ends within what could be a special token
+    "a [",
     "don't can't we'll I'M 12345 a1b2 __x__ $5.00 ¿qué? «ja»",
 )
+
+# Where an operator is known to differ and nothing in a graph can help: not a failure, and never passed over.
+LISTED = {"a \x85 b": "HfJsonTokenizer takes U+0085 (next line) for no space, so texts with it may get other ids"}
 
 
 def check_text_artifact(bundle: Bundle, artifact_id: str, golden: Golden) -> Iterator[Row]:
@@ -75,6 +80,7 @@ class TextInputCheck(ArtifactCheck):
         ids = self._ids()
         if self._against == "reference":
             yield ids
+            yield from self._listed()
         if ids.status == "passed":
             yield from super().rows()
 
@@ -104,6 +110,12 @@ class TextInputCheck(ArtifactCheck):
             reason = f"the first is {unlike[0][:80]!r}: its tokenizer cannot go into a graph; export without text input"
         metric = "texts whose ids differ in the graph"
         return Row(self._engine.artifact_id, TOKENIZE, metric, float(len(unlike)), 0.0, status, reason, self._where)
+
+    def _listed(self) -> Iterator[Row]:
+        tokenizer = TextTokenizer(self._engine.bundle)
+        for text, why in LISTED.items():
+            if self._found(text) != tokenizer.encode(text).ids:
+                yield not_checked(self._engine.artifact_id, TOKENIZE, f"texts such as {text!r}", why)
 
     def _found(self, text: str) -> tuple[int, ...]:
         return tuple(int(i) for i in self._strings.run(text, TOKENIZE)["input_ids"][0])

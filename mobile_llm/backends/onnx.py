@@ -4,6 +4,8 @@ that may be loaded is that of the installed package onnxruntime-extensions, neve
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +56,15 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxS
 
 
 def extensions_library() -> str:
-    """The installed package's library of operators on strings. Raises BackendUnavailable."""
-    try:
-        from onnxruntime_extensions import get_library_path
-    except ImportError:
-        raise BackendUnavailable(
-            'artifacts that take text need onnxruntime-extensions: pip install "mobile-llm[text-input]"'
-        ) from None
-    return str(get_library_path())
+    """The installed package's library of operators on strings. The package is not imported for it: that would import
+    onnx where it is installed, which takes seconds. Raises BackendUnavailable."""
+    package = find_spec("onnxruntime_extensions")
+    folders = package.submodule_search_locations if package else None
+    for path in (
+        Path(folder, f"_extensions_pydll{suffix}") for folder in folders or () for suffix in EXTENSION_SUFFIXES
+    ):
+        if path.is_file():
+            return str(path)
+    raise BackendUnavailable(
+        'artifacts that take text need onnxruntime-extensions: pip install "mobile-llm[text-input]"'
+    )

@@ -166,9 +166,12 @@ def byte_level_model(tmp_path: Path) -> Path:
 
 def test_byte_level_bpe_goes_into_a_graph(byte_level_model: Path, tmp_path: Path) -> None:
     inside, wanted = in_graph(byte_level_model), beside(byte_level_model)
-    assert [text for text in [*texts(), "a  <mask>\n<mask> b"] if inside(text) != wanted(text)] == []
+    more = ["a  <mask>\n<mask> b", "I <3", "<", "< ", "</s>", "a</s"]
+    assert [text for text in [*texts(), *more] if inside(text) != wanted(text) and "\x85" not in text] == []
+    assert inside("a \x85 b") != wanted("a \x85 b")  # else it need not be listed below
     output = tmp_path / "bundle"
-    exporters.export(byte_level_model, "text-classification", output, ("onnx",), ("fp32",), text_input=True)
+    rows = exporters.export(byte_level_model, "text-classification", output, ("onnx",), ("fp32",), text_input=True).rows
+    assert [row.status for row in rows if row.metric == r"texts such as 'a \x85 b'"] == ["not_checked"]
     given = ["a good film", "<mask> naïve 👍🏽"]
     found = mobile_llm.load(output, "onnx/fp32-text").logits(given)
     np.testing.assert_array_equal(found, mobile_llm.load(output, "onnx/fp32").logits(given))
