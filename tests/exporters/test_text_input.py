@@ -21,7 +21,7 @@ from benchmarks import fuzz_text_input, measure
 from benchmarks.strings import random_strings
 from exporters.formats.onnx.text import text_front
 from exporters.verification.probes import TEXTS as GOLDEN
-from exporters.verification.text_input import TEXTS
+from exporters.verification.text_input import LISTED, TEXTS
 from mobile_llm.backends.onnx import extensions_library
 from mobile_llm.bundle import Bundle
 from mobile_llm.commands import main
@@ -168,10 +168,10 @@ def test_byte_level_bpe_goes_into_a_graph(byte_level_model: Path, tmp_path: Path
     inside, wanted = in_graph(byte_level_model), beside(byte_level_model)
     more = ["a  <mask>\n<mask> b", "I <3", "<", "< ", "</s>", "a</s"]
     assert [text for text in [*texts(), *more] if inside(text) != wanted(text) and "\x85" not in text] == []
-    assert inside("a \x85 b") != wanted("a \x85 b")  # else it need not be listed below
+    assert [text for text in LISTED if inside(text) != wanted(text)] == list(LISTED)  # else none need be listed
     output = tmp_path / "bundle"
     rows = exporters.export(byte_level_model, "text-classification", output, ("onnx",), ("fp32",), text_input=True).rows
-    assert [row.status for row in rows if row.metric == r"texts such as 'a \x85 b'"] == ["not_checked"]
+    assert [row.status for row in rows if row.metric.startswith("texts such as")] == ["not_checked"] * len(LISTED)
     given = ["a good film", "<mask> naïve 👍🏽"]
     found = mobile_llm.load(output, "onnx/fp32-text").logits(given)
     np.testing.assert_array_equal(found, mobile_llm.load(output, "onnx/fp32").logits(given))
