@@ -150,7 +150,8 @@ def byte_level_model(tmp_path: Path) -> Path:
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator([*GOLDEN[:9]] * 3, trainer)
+    spaced = ["a §", "a ¶", "a °", "a   b", "a    b"] * 20  # so that how spaces are cut shows in the ids
+    tokenizer.train_from_iterator([*GOLDEN[:9]] * 3 + spaced, trainer)
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     named = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "mask_token": special[4]}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **named).save_pretrained(
