@@ -24,6 +24,7 @@ from mobile_llm import errors
 from mobile_llm.bundle import Artifact, Bundle
 from mobile_llm.engine import longest, static_length
 from mobile_llm.errors import InvalidInput, MobileLlmError
+from mobile_llm.tasks.encoding import ENCODE_TEXT
 
 Observation = dict[str, Any]
 Observe = Callable[[str], Observation]
@@ -91,11 +92,25 @@ def observer(bundle: Bundle, lengths: Sequence[int], threads: int, seconds: floa
     return observe
 
 
+def measurable(bundle: Bundle) -> list[str]:
+    """The artifacts that take token ids: latency is by length, which a string does not have before it is tokenized."""
+    return [name for name, artifact in bundle.manifest.artifacts.items() if ENCODE_TEXT not in artifact.entry_points]
+
+
 def longest_of(bundle: Bundle, artifact_ids: Iterable[str]) -> int:
     """The most tokens that the model and every one of the artifacts take."""
-    artifacts = [bundle.choose(artifact_id)[1] for artifact_id in artifact_ids]
+    artifacts = [bundle.choose(artifact_id)[1] for artifact_id in _with_ids(bundle, artifact_ids)]
     reach = [max(longest(e) for entries in a.entry_points.values() for e in entries) for a in artifacts]
     return min(bundle.manifest.tokenizer.max_length, *reach)
+
+
+def _with_ids(bundle: Bundle, artifact_ids: Iterable[str]) -> list[str]:
+    """Raises InvalidInput for an artifact that takes strings."""
+    chosen, known = list(artifact_ids), measurable(bundle)
+    for artifact_id in chosen:
+        if artifact_id in bundle.manifest.artifacts and artifact_id not in known:
+            raise InvalidInput(f"{artifact_id} takes text and is not timed by length; choose from {', '.join(known)}")
+    return chosen
 
 
 def usable_lengths(lengths: Sequence[int], most: int) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ def export(
     eval_data: str | None = None,
     force: bool = False,
     strict: bool = False,
+    text_input: bool = False,
 ) -> ExportResult:
     """Export `model` (a Hugging Face folder or hub id) and return what was measured.
 
@@ -36,6 +37,7 @@ def export(
         eval_data: labelled rows (a file or `package:` source) on which every artifact's accuracy is compared.
         force: replace an existing bundle once the new one has passed.
         strict: treat what could not be checked as a failure.
+        text_input: beside each ONNX artifact one that takes strings, its tokenizer inside ("onnx/int8-text").
 
     Raises InvalidSpec, ModelNotFound, UnsupportedModel, OutputExists, VerificationFailed.
     """
@@ -45,8 +47,9 @@ def export(
 
     chosen = Pooling(pooling_mode(pooling), normalize) if pooling else None
     spec = ExportSpec(
-        str(model), task, Path(output), tuple(formats), tuple(recipes), chosen, eval_data, force=force, strict=strict
-    )
+        str(model), task, Path(output), tuple(formats), tuple(recipes), chosen, eval_data,
+        force=force, strict=strict, text_input=text_input,
+    )  # fmt: skip
     return run_export(spec)
 
 

@@ -51,6 +51,7 @@ _PACKAGES = (
     "transformers",
     "onnx",
     "onnxruntime",
+    "onnxruntime-extensions",
     "ai-edge-litert",
     "coremltools",
     "tokenizers",

@@ -5,8 +5,8 @@ Covered: encoders for text classification and embeddings. A bundle exists only w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +15,7 @@ from exporters.architectures import describe
 from exporters.architectures.blocks import EncoderModel
 from exporters.card import keep_origin, write_card
 from exporters.data import load_labelled
+from exporters.formats.onnx.text import TextFront, add_text_input, text_front
 from exporters.memory import release
 from exporters.packaging import copy_source_files, describe_artifact, is_ours, write_manifest, write_verification
 from exporters.plan import make_plan
@@ -27,6 +28,7 @@ from exporters.verification.accuracy import check_accuracy
 from exporters.verification.bundles import check_bundle, gate, read_golden
 from exporters.verification.golden import make_golden
 from exporters.verification.rows import Row
+from mobile_llm.backends.onnx import extensions_library
 from mobile_llm.bundle import Artifact, Bundle
 
 
@@ -46,6 +48,8 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
     an artifact differs from the model, in which case no bundle is left.
     """
     make_plan(spec).refuse_what_cannot_fit()
+    if spec.text_input:
+        extensions_library()  # it compares what is written here, so its absence is said before any work
     with staged_folder(spec.output, spec.force, ours=is_ours) as folder:
         artifacts = _write(spec, folder, watch)
         release()
@@ -65,14 +69,30 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     _check_data(spec, source)
     model = describe(source.model, spec.task, source.pooling)
     artifact_ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
+    front = text_front(source.folder, source.max_length) if spec.text_input else None
     copy_source_files(source, folder)
     keep_origin(source.folder, folder)
     watch("asking the PyTorch model for reference answers")
     make_golden(source, model, artifact_ids).write(folder)
     release()
     artifacts = dict(_write_artifacts(model, artifact_ids, folder, watch))
+    if front:
+        artifacts |= _with_text_input(artifacts, front, folder, watch)
     write_manifest(source, artifacts, folder)
     return artifacts
+
+
+def _with_text_input(
+    artifacts: Mapping[str, Artifact], front: TextFront, folder: Path, watch: Watch
+) -> dict[str, Artifact]:
+    """Beside each ONNX artifact the one that takes strings."""
+    added = {}
+    for artifact_id, artifact in artifacts.items():
+        if artifact.format == "onnx":
+            watch(f"writing {artifact_id} for text")
+            text_id, lowered = add_text_input(artifact_id, artifact, front, folder)
+            added[text_id] = replace(describe_artifact(folder, text_id, lowered), precision=artifact.precision)
+    return added
 
 
 def _check_data(spec: ExportSpec, source: HuggingFaceSource) -> None:

@@ -91,6 +91,9 @@ def make_plan(spec: ExportSpec) -> Plan:
     second = find_spec("tensorflow") is not None
     peak, step = peak_bytes(sizes, shape, names, second)
     artifacts = {name: artifact_bytes(sizes, name) for name in names}
+    if spec.text_input:
+        taking_ids = [name for name in names if name.startswith("onnx/")]
+        artifacts |= {f"{name}-text": artifacts[name] + 2 * _tokenizer_bytes(folder) for name in taking_ids}
     place, scratch = spec.output.absolute().parent, Path(tempfile.gettempdir())
     return Plan(
         artifacts,

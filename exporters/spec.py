@@ -13,6 +13,8 @@ TASKS = ("text-classification", "token-classification", "feature-extraction")
 LABELLED = ("text-classification", "token-classification")
 FORMATS = ("onnx", "tflite", "coreml")
 RECIPES = ("fp32", "fp16", "int8")
+# What an artifact that takes strings can answer: an answer about the whole text.
+TEXT_INPUT_TASKS = ("text-classification", "feature-extraction")
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 
 
@@ -22,7 +24,8 @@ class ExportSpec:
 
     Columns are by default those of the task's data (`text` and `label`, of words `tokens` and `tags`).
     `pooling` replaces what the model's modules.json says; `eval_data` are labelled rows on which every
-    artifact's accuracy is compared; `strict` makes `not_checked` a failure.
+    artifact's accuracy is compared; `strict` makes `not_checked` a failure; `text_input` adds to each ONNX artifact
+    one that takes strings.
     """
 
     model: str
@@ -36,6 +39,7 @@ class ExportSpec:
     label_column: str | None = None
     force: bool = False
     strict: bool = False
+    text_input: bool = False
 
     def __post_init__(self) -> None:
         _one_of("task", (self.task,), TASKS)
@@ -45,6 +49,16 @@ class ExportSpec:
             raise InvalidSpec(f"accuracy needs labels, and {self.task} has none; leave out the evaluation data")
         if self.pooling and self.task != "feature-extraction":
             raise InvalidSpec(f"pooling belongs to feature-extraction, not to {self.task}; leave it out")
+        if self.text_input:
+            check_text_input(self.task, self.formats)
+
+
+def check_text_input(task: str, formats: tuple[str, ...]) -> None:
+    """Raises InvalidSpec where no artifact could take strings."""
+    if "onnx" not in formats:
+        raise InvalidSpec(f"text input is for ONNX, and the formats are {', '.join(formats)}; add onnx or leave it out")
+    if task not in TEXT_INPUT_TASKS:
+        raise InvalidSpec(f"text input is for {' and '.join(TEXT_INPUT_TASKS)}, not for {task}; leave it out")
 
 
 def pooling_mode(name: str) -> PoolingMode:

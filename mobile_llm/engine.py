@@ -6,7 +6,9 @@ One engine is one owner of native state: used by two threads at once it raises B
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -65,9 +67,7 @@ class Engine:
         Of several static shapes the smallest that fits is used: shorter inputs are padded with zeros (their
         attention mask too), larger batches go in turns, and rows keep their order.
         """
-        if not self._owner.acquire(blocking=False):
-            raise Busy("this engine is in use by another thread; open one engine per thread, or wait")
-        try:
+        with self._owned():
             wanted = {name: self._given(inputs, name) for name in self._entries(role)[0].inputs}
             batch, length = next(iter(wanted.values())).shape
             entry = self._smallest(role, length)
@@ -77,8 +77,13 @@ class Engine:
                 for i in range(0, batch, step)
             ]
             return {name: np.concatenate([part[name] for part in parts]) for name in entry.outputs}
-        finally:
-            self._owner.release()
+
+    def run_text(self, text: str, *roles: str) -> dict[str, np.ndarray]:
+        """The outputs of one or more roles of an artifact that takes a string, by one run."""
+        entries = [self._entries(role)[0] for role in roles]
+        outputs = {name: binding for entry in entries for name, binding in entry.outputs.items()}
+        with self._owned():
+            return self._session.run(replace(entries[0], outputs=outputs), {"text": np.array([text], object)})
 
     def run_entry(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one physical entry point (of `artifact.entry_points`) on inputs no longer than its shape."""
@@ -95,6 +100,15 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _owned(self) -> Iterator[None]:
+        if not self._owner.acquire(blocking=False):
+            raise Busy("this engine is in use by another thread; open one engine per thread, or wait")
+        try:
+            yield
+        finally:
+            self._owner.release()
 
     def _entries(self, role: str) -> tuple[EntryPoint, ...]:
         if role not in self.artifact.entry_points:

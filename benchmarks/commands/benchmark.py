@@ -63,7 +63,7 @@ def _measured(bundle: Bundle, args: argparse.Namespace, chosen: dict[str, Device
     from benchmarks.cost import artifact_cost
     from benchmarks.result import REFERENCE_TOKENS, Result
 
-    ids = _list(args.artifact) if args.artifact else list(bundle.manifest.artifacts)
+    ids = _list(args.artifact) if args.artifact else measure.measurable(bundle)
     artifacts = {artifact_id: bundle.choose(artifact_id)[1] for artifact_id in ids}
     most = measure.longest_of(bundle, ids)
     lengths = measure.usable_lengths(_numbers(args.lengths), most)

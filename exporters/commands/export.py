@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--eval-data", metavar="SOURCE", help="labelled rows to compare every artifact's accuracy on")
     parser.add_argument("--text-column", metavar="NAME", help="default: text, or tokens where words are labelled")
     parser.add_argument("--label-column", metavar="NAME", help="default: label, or tags")
+    parser.add_argument("--text-input", action="store_true", help="add ONNX artifacts that take strings")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan: sizes, memory, disk, minutes")
     parser.add_argument("--strict", action="store_true", help="fail where something could not be checked")
@@ -76,6 +77,7 @@ def _spec(args: argparse.Namespace) -> Any:
         label_column=args.label_column,
         force=args.force,
         strict=args.strict,
+        text_input=args.text_input,
     )
 
 

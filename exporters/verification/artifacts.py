@@ -67,6 +67,8 @@ def _installed(package: str) -> bool:
 class ArtifactCheck:
     """Runs the probes through one opened artifact and compares."""
 
+    _role = "encode"
+
     def __init__(self, engine: Engine, golden: Golden, against: Against, where: str) -> None:
         self._engine = engine
         self._golden = golden
@@ -77,7 +79,7 @@ class ArtifactCheck:
         self._probes = texts + bare
 
     def rows(self) -> Iterator[Row]:
-        for entry in self._engine.artifact.entry_points["encode"]:
+        for entry in self._engine.artifact.entry_points[self._role]:
             yield from self._parity(entry)
         if self._engine.manifest.task.labels and self._against == "reference":
             yield label_row(self._engine, self._golden, self._where)
@@ -94,10 +96,17 @@ class ArtifactCheck:
 
     def _answer(self, entry: EntryPoint, probes: Sequence[int]) -> dict[str, np.ndarray]:
         """One batch of probes; of outputs along the sequence some tokens, as in the references."""
-        batch = [self._probes[i] for i in probes]
-        outputs = self._engine.run_entry(entry, stack(batch))
-        lengths = [len(probe.ids) for probe in batch]
+        outputs = self._outputs(entry, probes)
+        lengths = [len(self._probes[i].ids) for i in probes]
         return {name: spread(name, t, lengths) if t.ndim == 3 else t for name, t in outputs.items()}
+
+    def _outputs(self, entry: EntryPoint, probes: Sequence[int]) -> dict[str, np.ndarray]:
+        return self._engine.run_entry(entry, stack([self._probes[i] for i in probes]))
+
+    @property
+    def _source(self) -> str:
+        """Whose answers in the golden references are expected."""
+        return "reference" if self._against == "reference" else self._engine.artifact_id
 
     @property
     def _depends_on_batch(self) -> bool:
@@ -116,7 +125,7 @@ class ArtifactCheck:
 
     def _compare(self, entry: str, answers: dict[str, np.ndarray], probes: Sequence[int]) -> Iterator[Row]:
         artifact = self._engine.artifact
-        source = "reference" if self._against == "reference" else self._engine.artifact_id
+        source = self._source
         for output, answer in answers.items():
             expected = self._golden.outputs.get(f"{source}/{output}")
             if expected is None:

@@ -30,7 +30,7 @@ from exporters.verification.reference import Reference, model_word_tags
 from mobile_llm.bundle import Bundle
 from mobile_llm.engine import Engine
 from mobile_llm.errors import BackendUnavailable, InvalidSpec, UnsupportedModel, VerificationFailed
-from mobile_llm.tasks.encoding import TextEncoder
+from mobile_llm.tasks.encoding import text_encoder
 from mobile_llm.tasks.token_classification import TokenClassifier
 from mobile_llm.tasks.tokenization import Encoded
 
@@ -191,7 +191,7 @@ def _over(texts: Sequence[str], output: str, score: Callable[[np.ndarray], Score
     """Scores an output over all texts."""
 
     def run(engine: Engine) -> Score:
-        return score(TextEncoder(engine).encode(texts, output))
+        return score(text_encoder(engine).encode(texts, output))
 
     return run
 

@@ -24,7 +24,7 @@ def label_row(engine: Engine, golden: Golden, where: str) -> Row:
     wrong = clear.count(False)
     return Row(
         engine.artifact_id,
-        "encode",
+        next(iter(engine.artifact.entry_points)),
         "labels that differ",
         float(wrong),
         0.0,

@@ -14,6 +14,7 @@ _SHORT = {
     "relative_error": "relative error",
     "smallest_cosine": "smallest cosine",
     "texts whose ids differ": "ids that differ",
+    "texts whose ids differ in the graph": "ids that differ",
     "texts whose decoding differs": "decoded texts",
     "points of accuracy lost": "points lost",
     "points of F1 lost": "points lost",

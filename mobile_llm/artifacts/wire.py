@@ -48,7 +48,7 @@ class Message:
 
     def __init__(self, data: memoryview) -> None:
         self._fields: dict[int, list[Any]] = {}
-        for number, value in _fields(data):
+        for number, value in fields(data):
             self._fields.setdefault(number, []).append(value)
 
     def __contains__(self, number: int) -> bool:
@@ -99,7 +99,8 @@ class Message:
         return float(values[-1]) if len(values) else 0.0
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
+def fields(data: memoryview) -> Iterator[tuple[int, Any]]:
+    """Every field with its number, in the order of the file."""
     position = 0
     while position < len(data):
         key, position = _varint(data, position)

@@ -1,9 +1,11 @@
-"""ONNX artifacts in onnxruntime, on the CPU. External data stays inside the bundle; no custom-operator library
-is loaded."""
+"""ONNX artifacts in onnxruntime, on the CPU. External data stays inside the bundle; the one custom-operator library
+that may be loaded is that of the installed package onnxruntime-extensions, never one that a bundle brings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,20 @@ import onnxruntime as ort
 
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact, EntryPoint
-from mobile_llm.errors import IntegrityFailed
+from mobile_llm.errors import BackendUnavailable, IntegrityFailed
+
+EXTENSIONS = "onnxruntime-extensions"
+# Names of the manifest that numpy has another one for
+_NUMPY = {"string": "object"}
 
 
 class OnnxSession:
     """One `InferenceSession`; ONNX has a single entry, so `entry` only binds names."""
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, path: Path, threads: int | None, extensions: bool = False) -> None:
         options = ort.SessionOptions()
+        if extensions:
+            options.register_custom_ops_library(extensions_library())
         options.log_severity_level = 3
         # Where x86 has no VNNI, sums of int8 products would saturate; no phone's do. No effect on other CPUs.
         options.add_session_config_entry("session.x64quantprecision", "1")
@@ -33,7 +41,7 @@ class OnnxSession:
 
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         feeds = {
-            binding.name: np.ascontiguousarray(inputs[role], dtype=binding.dtype)
+            binding.name: np.ascontiguousarray(inputs[role], dtype=_NUMPY.get(binding.dtype, binding.dtype))
             for role, binding in entry.inputs.items()
         }
         results = self._session.run([binding.name for binding in entry.outputs.values()], feeds)
@@ -44,4 +52,19 @@ class OnnxSession:
 
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxSession:
-    return OnnxSession(inside(bundle, artifact.path), threads)
+    return OnnxSession(inside(bundle, artifact.path), threads, extensions=EXTENSIONS in artifact.minimum)
+
+
+def extensions_library() -> str:
+    """The installed package's library of operators on strings. The package is not imported for it: that would import
+    onnx where it is installed, which takes seconds. Raises BackendUnavailable."""
+    package = find_spec("onnxruntime_extensions")
+    folders = package.submodule_search_locations if package else None
+    for path in (
+        Path(folder, f"_extensions_pydll{suffix}") for folder in folders or () for suffix in EXTENSION_SUFFIXES
+    ):
+        if path.is_file():
+            return str(path)
+    raise BackendUnavailable(
+        'artifacts that take text need onnxruntime-extensions: pip install "mobile-llm[text-input]"'
+    )

@@ -1,4 +1,5 @@
-"""Running texts through an encoder's `encode` entry point, in batches that keep the order."""
+"""Running texts through an encoder, in batches that keep the order: tokenized here for its `encode` entry point, or as
+they are for the `encode_text` of an artifact that holds its tokenizer."""
 
 from __future__ import annotations
 
@@ -9,6 +10,10 @@ import numpy as np
 from mobile_llm.engine import Engine
 from mobile_llm.errors import IntegrityFailed, InvalidInput
 from mobile_llm.tasks.tokenization import Encoded, TextTokenizer, stack
+
+# Entry points of an artifact that takes strings: text (1,) to the outputs of `encode`, and to input_ids (1, sequence).
+ENCODE_TEXT = "encode_text"
+TOKENIZE = "tokenize"
 
 
 class TextEncoder:
@@ -36,6 +41,33 @@ class TextEncoder:
         return np.stack([rows[i] for i in range(len(texts))]).astype(np.float32, copy=False)
 
 
+class StringEncoder:
+    """An engine whose artifact holds the tokenizer. Texts go one by one, whatever the batch size."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def encode(self, texts: Sequence[str], output: str, batch_size: int = 1) -> np.ndarray:
+        """One row of `output` per text, float32 (texts, width). Raises InvalidInput for what is no text, or holds a
+        NUL: strings end there in the operators."""
+        if not texts:
+            raise InvalidInput("no text was given; pass at least one")
+        return np.concatenate([self.run(text, ENCODE_TEXT)[output] for text in texts]).astype(np.float32, copy=False)
+
+    def run(self, text: str, *roles: str) -> dict[str, np.ndarray]:
+        """The outputs of these roles for one text."""
+        if not isinstance(text, str):
+            raise InvalidInput(f"a text should be a str, not {type(text).__name__}")
+        if "\0" in text:
+            raise InvalidInput("a text holds the character NUL, at which this artifact would cut it; take it out first")
+        return self.engine.run_text(text, *roles)
+
+
+def text_encoder(engine: Engine) -> TextEncoder | StringEncoder:
+    """The encoder for what the artifact takes."""
+    return StringEncoder(engine) if ENCODE_TEXT in engine.artifact.entry_points else TextEncoder(engine)
+
+
 def logits_of(engine: Engine, encoded: Encoded) -> np.ndarray:
     """The logits of each token of one text, float32 (tokens, labels)."""
     return engine.run("encode", stack([encoded]))["logits"][0].astype(np.float32, copy=False)
@@ -44,7 +76,8 @@ def logits_of(engine: Engine, encoded: Encoded) -> np.ndarray:
 def check_labels(engine: Engine) -> None:
     """Raises IntegrityFailed unless every logit has its label."""
     labels = engine.manifest.task.labels
-    for entry in engine.artifact.entry_points.get("encode", ()):
+    entries = engine.artifact.entry_points
+    for entry in (*entries.get("encode", ()), *entries.get(ENCODE_TEXT, ())):
         if "logits" not in entry.outputs or entry.outputs["logits"].shape[-1:] != (len(labels),):
             raise IntegrityFailed(
                 f"{engine.artifact_id} does not give one logit for each of the manifest's {len(labels)} labels; "

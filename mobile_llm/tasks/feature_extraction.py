@@ -9,7 +9,7 @@ import numpy as np
 
 from mobile_llm.engine import Engine
 from mobile_llm.errors import InvalidInput
-from mobile_llm.tasks.encoding import TextEncoder
+from mobile_llm.tasks.encoding import text_encoder
 
 
 class Embedder:
@@ -18,7 +18,7 @@ class Embedder:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.prompts = engine.manifest.task.prompts
-        self._encoder = TextEncoder(engine)
+        self._encoder = text_encoder(engine)
 
     def embed(self, texts: str | Sequence[str], prompt: str | None = None, batch_size: int = 1) -> np.ndarray:
         """Vectors, float32 (texts, hidden), in the order of the texts.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobile_llm.engine import Engine
-from mobile_llm.tasks.encoding import TextEncoder, check_labels
+from mobile_llm.tasks.encoding import check_labels, text_encoder
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TextClassifier:
         self.engine = engine
         self.labels = engine.manifest.task.labels
         check_labels(engine)
-        self._encoder = TextEncoder(engine)
+        self._encoder = text_encoder(engine)
 
     def logits(self, texts: Sequence[str], batch_size: int = 1) -> np.ndarray:
         """Raw scores, float32 (texts, labels)."""

@@ -19,6 +19,7 @@ from mobile_llm.errors import UnsupportedModel
 # LayerNormalization came with opset 17; nothing here needs a newer one, and old runtimes read it.
 OPSET = 17
 CONTRIB = "com.microsoft"
+EXTENSIONS = "ai.onnx.contrib"  # of onnxruntime-extensions
 _LARGEST = 2**31 - 1
 
 
@@ -56,6 +57,13 @@ class Graph:
     def number(self, value: float) -> str:
         """A constant float32 scalar."""
         return self.constant(f"number_{value!r}", np.array(value, np.float32))
+
+    def strings(self, *texts: str) -> str:
+        """A constant vector of strings."""
+        name = f"strings_{len(self._graph.initializer)}"
+        tensor = self._graph.initializer.add(name=name, dims=[len(texts)], data_type=TensorProto.STRING)
+        tensor.string_data.extend(text.encode() for text in texts)
+        return name
 
     def shared(self, key: str, build: Callable[[], str]) -> str:
         """What `build` adds, added the first time it is asked for by this key."""
@@ -104,13 +112,19 @@ class Graph:
 
     def save(self, path: Path) -> None:
         """Serialize, deterministically. Raises UnsupportedModel above 2 GB."""
-        self._model.opset_import.append(helper.make_opsetid("", OPSET))
-        if CONTRIB in self._domains:
-            self._model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
-        if self._model.ByteSize() > _LARGEST:
+        model = self.model()
+        if model.ByteSize() > _LARGEST:
             raise UnsupportedModel(f"{path.name} would exceed 2 GB, ONNX's limit for one file; choose int8")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self._model.SerializeToString(deterministic=True))
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+    def model(self) -> onnx.ModelProto:
+        """The finished graph; nothing is added after."""
+        self._model.opset_import.append(helper.make_opsetid("", OPSET))
+        for domain in (CONTRIB, EXTENSIONS):
+            if domain in self._domains:
+                self._model.opset_import.append(helper.make_opsetid(domain, 1))
+        return self._model
 
 
 FLOAT = TensorProto.FLOAT

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mobile_llm.backends.onnx import OnnxSession
+from mobile_llm.backends.onnx import EXTENSIONS, OnnxSession
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact
 from mobile_llm.errors import BackendUnavailable
@@ -29,7 +29,7 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxS
         path = Path(scratch) / "exact.onnx"
         onnx.save(model, str(path))
         del model, widening, nodes  # the session makes its own copies
-        return OnnxSession(path, threads)
+        return OnnxSession(path, threads, extensions=EXTENSIONS in artifact.minimum)
 
 
 class _Widening:
