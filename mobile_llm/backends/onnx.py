@@ -3,6 +3,8 @@ that may be loaded is that of the installed package onnxruntime-extensions, neve
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Mapping
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
@@ -26,7 +28,7 @@ class OnnxSession:
     def __init__(self, path: Path, threads: int | None, extensions: bool = False) -> None:
         options = ort.SessionOptions()
         if extensions:
-            options.register_custom_ops_library(extensions_library())
+            register_extensions(options)
         options.log_severity_level = 3
         # Where x86 has no VNNI, sums of int8 products would saturate; no phone's do. No effect on other CPUs.
         options.add_session_config_entry("session.x64quantprecision", "1")
@@ -53,6 +55,16 @@ class OnnxSession:
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxSession:
     return OnnxSession(inside(bundle, artifact.path), threads, extensions=EXTENSIONS in artifact.minimum)
+
+
+def register_extensions(options: ort.SessionOptions) -> None:
+    """Operators on strings for the sessions opened with these options. Raises BackendUnavailable."""
+    library = extensions_library()
+    if hasattr(os, "RTLD_DEEPBIND"):
+        # Only Linux binds names across libraries: with TensorFlow in the process, the operators would call its
+        # regular expressions instead of their own, and cut texts wrongly.
+        ctypes.CDLL(library, os.RTLD_NOW | os.RTLD_DEEPBIND)
+    options.register_custom_ops_library(library)
 
 
 def extensions_library() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from benchmarks.strings import random_strings
 from exporters.formats.onnx.text import text_front
 from exporters.verification.probes import TEXTS as GOLDEN
 from exporters.verification.text_input import LISTED, TEXTS
-from mobile_llm.backends.onnx import extensions_library
+from mobile_llm.backends.onnx import register_extensions
 from mobile_llm.bundle import Bundle
 from mobile_llm.commands import main
 from mobile_llm.errors import BackendUnavailable, InvalidInput, InvalidSpec, UnsupportedModel
@@ -60,7 +61,7 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
 def in_graph(folder: Path, limit: int = 64) -> Ids:
     """The tokenizer as operators."""
     options = onnxruntime.SessionOptions()
-    options.register_custom_ops_library(extensions_library())
+    register_extensions(options)
     front = text_front(folder, limit).model.SerializeToString()
     session = onnxruntime.InferenceSession(front, options, providers=["CPUExecutionProvider"])
     return lambda text: list(session.run(["input_ids"], {"text": np.array([text], object)})[0][0])
@@ -77,6 +78,26 @@ def beside(folder: Path, limit: int = 64) -> Ids:
 def texts() -> list[str]:
     """What both must agree on; NUL is refused before it gets here."""
     return [text for text in (*GOLDEN, *TEXTS, *random_strings(300, seed=1)) if "\0" not in text]
+
+
+def test_texts_are_cut_right_with_tensorflow_in_the_process(text_classifier: Path) -> None:
+    """TensorFlow's library has regular expressions of its own under the names the operators call."""
+    pytest.importorskip("tensorflow")
+    code = """if True:
+        import sys
+        {before}
+        import mobile_llm
+        print(mobile_llm.load(sys.argv[1], "onnx/fp32-text").logits(["a good film", "bad, bad!"]).tolist())"""
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", code.format(before=before), str(text_classifier)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for before in ("", "import tensorflow")
+    ]
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("artifact_id", ["onnx/fp32", "onnx/int8"])
