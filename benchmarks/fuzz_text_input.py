@@ -59,7 +59,7 @@ def compare(bundle: Bundle, artifact_id: str, texts: Sequence[str], threads: int
                 found.refused.append(ascii(text))
                 continue
             encoded = tokenizer.encode(text)
-            found.truncated += len(encoded.ids) == bundle.manifest.tokenizer.max_length
+            found.truncated += len(encoded.ids) == bundle.manifest.text_policy.max_length
             if tuple(inside["input_ids"][0]) != encoded.ids:
                 found.ids_differ.append(ascii(text))
             _compare_outputs(found, text, inside, with_ids.run("encode", stack([encoded])))

@@ -101,7 +101,7 @@ def longest_of(bundle: Bundle, artifact_ids: Iterable[str]) -> int:
     """The most tokens that the model and every one of the artifacts take."""
     artifacts = [bundle.choose(artifact_id)[1] for artifact_id in _with_ids(bundle, artifact_ids)]
     reach = [max(longest(e) for entries in a.entry_points.values() for e in entries) for a in artifacts]
-    return min(bundle.manifest.tokenizer.max_length, *reach)
+    return min(bundle.manifest.text_policy.max_length, *reach)
 
 
 def _with_ids(bundle: Bundle, artifact_ids: Iterable[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Export a model into a verified bundle.
 
     exporters.export("minilm-sentiment", task="text-classification", output="bundle")
+    exporters.export(module, example_inputs=torch.rand(2, 300), output="bundle")
 
 One import is cheap; torch and the formats' packages are loaded when `export` runs.
 """
@@ -9,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exporters.pipeline import ExportResult
 
 
 def export(
-    model: str | Path,
-    task: str,
-    output: str | Path,
+    model: Any,
+    task: str | None = None,
+    output: str | Path | None = None,
     formats: Sequence[str] = ("onnx", "tflite", "coreml"),
     recipes: Sequence[str] = ("fp32", "int8"),
     pooling: str | None = None,
@@ -27,20 +28,37 @@ def export(
     force: bool = False,
     strict: bool = False,
     text_input: bool = False,
+    example_inputs: Any = None,
 ) -> ExportResult:
-    """Export `model` (a Hugging Face folder or hub id) and return what was measured.
+    """Export `model` (a Hugging Face folder or hub id, a torch module, a Keras model) and return what was measured.
 
     Args:
-        task: "text-classification" or "feature-extraction".
+        task: "text-classification" or "feature-extraction"; for a module or a Keras model "tensor", and left out.
+        output: the bundle's folder; it has to be given.
         pooling: "mean", "cls" or "max" instead of what the model's modules.json says; with `normalize` the
             vector has length 1.
         eval_data: labelled rows (a file or `package:` source) on which every artifact's accuracy is compared.
         force: replace an existing bundle once the new one has passed.
         strict: treat what could not be checked as a failure.
         text_input: beside each ONNX artifact one that takes strings, its tokenizer inside ("onnx/int8-text").
+        example_inputs: of a module or a Keras model: a tensor, several in order, or a mapping of names to tensors.
 
     Raises InvalidSpec, ModelNotFound, UnsupportedModel, OutputExists, VerificationFailed.
     """
+    from exporters.modules.spec import TASK, is_module
+    from mobile_llm.errors import InvalidSpec
+
+    if output is None:
+        raise InvalidSpec("output has to be given: the folder that the bundle is written to")
+    if is_module(model):
+        if task not in (None, TASK) or pooling or normalize or eval_data:
+            raise InvalidSpec("a model in memory takes and gives tensors: leave out task, pooling and eval_data")
+        return _export_module(model, example_inputs, Path(output), formats, recipes, force, strict)
+    if task is None or example_inputs is not None or not isinstance(model, (str, Path)):
+        raise InvalidSpec(
+            "a model folder or hub id (a string) needs a task and no example_inputs; example_inputs go with a "
+            f"torch.nn.Module or a Keras model, and this is a {type(model).__name__}"
+        )
     from exporters.architectures.blocks import Pooling
     from exporters.pipeline import run_export
     from exporters.spec import ExportSpec, pooling_mode
@@ -51,6 +69,22 @@ def export(
         force=force, strict=strict, text_input=text_input,
     )  # fmt: skip
     return run_export(spec)
+
+
+def _export_module(
+    model: Any,
+    example_inputs: Any,
+    output: Path,
+    formats: Sequence[str],
+    recipes: Sequence[str],
+    force: bool,
+    strict: bool,
+) -> ExportResult:
+    from exporters.modules.pipeline import run_module_export
+    from exporters.modules.spec import ModuleSpec
+
+    spec = ModuleSpec(model, example_inputs, output, tuple(formats), tuple(recipes), force, strict)
+    return run_module_export(spec)
 
 
 __all__ = ["export"]

@@ -79,11 +79,9 @@ def _front_matter(bundle: Bundle, header: Mapping[str, Any]) -> str:
     if "/" in manifest.origin.id or "base_model" not in taken:
         taken["base_model"] = manifest.origin.id
     formats = sorted({artifact.format for artifact in manifest.artifacts.values()})
-    more: dict[str, Any] = {
-        "pipeline_tag": manifest.task.name,
-        "library_name": "mobile-llm",
-        "tags": ["mobile-llm", *formats],
-    }
+    more: dict[str, Any] = {"library_name": "mobile-llm", "tags": ["mobile-llm", *formats]}
+    if manifest.tokenizer:  # the hub has no tag for tensors alone
+        more["pipeline_tag"] = manifest.task.name
     return f"---\n{ModelCardData(**taken, **more).to_yaml()}\n---\n"
 
 
@@ -94,7 +92,7 @@ def _origin(bundle: Bundle, header: Mapping[str, Any], record: Mapping[str, Any]
     yield f"# {origin.id} for phones\n"
     yield (
         f"`{origin.id}` ({origin.architecture}, {origin.parameters:,} parameters) for {task.name}, exported to "
-        f"{formats} by {manifest.created_by} and compared with the PyTorch model it came from.\n"
+        f"{formats} by {manifest.created_by} and compared with the model it came from.\n"
     )
     if task.labels:
         yield f"Labels: {', '.join(f'`{label}`' for label in task.labels)}.\n"
@@ -172,7 +170,8 @@ def _unchecked(rows: Sequence[Row]) -> Iterator[str]:
 def _limits(bundle: Bundle) -> Iterator[str]:
     manifest = bundle.manifest
     yield "## Limits\n"
-    yield f"- Texts are cut after {manifest.tokenizer.max_length} tokens, special ones included"
+    if manifest.tokenizer:
+        yield f"- Texts are cut after {manifest.tokenizer.max_length} tokens, special ones included"
     yield "- What the model itself gets wrong, its artifacts get wrong too: exporting adds no knowledge and no safety"
     if any(artifact.precision == "int8" for artifact in manifest.artifacts.values()):
         yield "- int8 answers differ a little from CPU to CPU, since kernels round activations in their own ways"

@@ -12,6 +12,7 @@ _CALLS = {
     "text-classification": 'answer = model.classify("a text")[0]\nprint(answer.label, answer.score)',
     "feature-extraction": 'print(model.embed("a text").shape)',
     "token-classification": 'print(model.label_tokens(["a text"]))',
+    "tensor": "answer = model.run(inputs)  # numpy arrays by name, as `mobile-llm inspect BUNDLE` lists them",
 }
 
 
@@ -23,7 +24,7 @@ def usage(manifest: Manifest) -> Iterator[str]:
     call = _CALLS.get(manifest.task.name, "print(model)")
     yield f'```python\nimport mobile_llm\n\nmodel = mobile_llm.load("BUNDLE", artifact="{artifact}")\n{call}\n```\n'
     dtype = next((d for p, d in _DTYPES.items() if f"onnx/{p}" in manifest.artifacts), None)
-    if dtype:
+    if dtype and manifest.tokenizer:
         yield f"In a browser or in Node, with transformers.js:\n\n```js\n{_javascript(manifest, dtype)}\n```\n"
 
 

@@ -54,6 +54,9 @@ _PACKAGES = (
     "onnxruntime-extensions",
     "ai-edge-litert",
     "coremltools",
+    "onnxscript",
+    "litert-torch",
+    "keras",
     "tokenizers",
     "numpy",
 )
@@ -89,14 +92,22 @@ def _with_external_data(path: Path) -> list[Path]:
 
 def write_manifest(source: HuggingFaceSource, artifacts: Mapping[str, Artifact], folder: Path) -> Manifest:
     """Write manifest.json over everything that lies in `folder`."""
+    tokenizer = Tokenizer(source.max_length, tokenizer_class=type(source.tokenizer).__name__)
+    return save_manifest(_origin(source), _task(source), tokenizer, artifacts, folder)
+
+
+def save_manifest(
+    origin: Origin, task: TaskInfo, tokenizer: Tokenizer | None, artifacts: Mapping[str, Artifact], folder: Path
+) -> Manifest:
+    """Write manifest.json over everything that lies in `folder`, whatever kind of model it came from."""
     of_artifacts = {file.path for artifact in artifacts.values() for file in artifact.files}
     own = [p for p in sorted(folder.rglob("*")) if p.is_file()]
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         created_by=f"mobile-llm {__version__}",
-        origin=_origin(source),
-        task=_task(source),
-        tokenizer=Tokenizer(source.max_length, tokenizer_class=type(source.tokenizer).__name__),
+        origin=origin,
+        task=task,
+        tokenizer=tokenizer,
         artifacts=artifacts,
         defaults=_defaults(artifacts),
         files=tuple(describe_file(folder, p) for p in own if p.relative_to(folder).as_posix() not in of_artifacts),

@@ -25,10 +25,12 @@ ABILITIES = {
     "run ONNX artifacts": "",
     "run TFLite artifacts": "tflite",
     "run Core ML artifacts": "coreml",
+    "take texts inside ONNX artifacts": "text-input",
     "fine-tune": "finetune",
     "export to ONNX": "export-onnx",
     "export to TFLite": "export-tflite",
     "export to Core ML": "export-coreml",
+    "export torch modules and Keras models": "export-modules",
     "benchmark": "benchmark",
 }
 _TESTED = Path(__file__).with_name("tested.json")

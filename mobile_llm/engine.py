@@ -85,6 +85,19 @@ class Engine:
         with self._owned():
             return self._session.run(replace(entries[0], outputs=outputs), {"text": np.array([text], object)})
 
+    def run_tensors(self, role: str, inputs: Mapping[str, np.ndarray], largest: int | None) -> dict[str, np.ndarray]:
+        """Run the entry point `role` on tensors of any rank, nothing padded: `largest` rows at a time, or as they are
+        where their first dimension is no batch (None)."""
+        (entry,) = self._entries(role)
+        with self._owned():
+            if largest is None:
+                return self._session.run(entry, inputs)
+            parts = [
+                self._session.run(entry, {name: t[i : i + largest] for name, t in inputs.items()})
+                for i in range(0, len(next(iter(inputs.values()))), largest)
+            ]
+            return {name: np.concatenate([part[name] for part in parts]) for name in entry.outputs}
+
     def run_entry(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one physical entry point (of `artifact.entry_points`) on inputs no longer than its shape."""
         return self._padded(entry, inputs, next(iter(inputs.values())).shape[1])

@@ -14,11 +14,12 @@ from exporters.verification.text_input import check_text_artifact
 from mobile_llm.bundle import Bundle
 from mobile_llm.bundle.codec import read_json
 from mobile_llm.bundle.golden import GOLDEN_JSON, GOLDEN_TENSORS, Golden
-from mobile_llm.errors import IntegrityFailed, InvalidInput, VerificationFailed
+from mobile_llm.errors import IntegrityFailed, InvalidInput, VerificationFailed, WrongTask
 from mobile_llm.tasks.encoding import ENCODE_TEXT
 from mobile_llm.tasks.tokenization import TextTokenizer
 
 Watch = Callable[[str], None]
+TENSOR_TASK = "tensor"
 
 
 def check_bundle(bundle: Bundle, golden: Golden, watch: Watch = lambda _: None) -> list[Row]:
@@ -42,12 +43,22 @@ def check_again(bundle: Bundle, model: str | None, watch: Watch) -> list[Row]:
     from, with references taken anew, to which the bundled ones must be equal."""
     for artifact in bundle.manifest.artifacts.values():
         bundle.check_artifact(artifact)
+    if bundle.manifest.task.name == TENSOR_TASK:
+        return _check_tensors(bundle, model, watch)
     golden = read_golden(bundle)
     if model is None:
         return check_bundle(bundle, golden, watch)
     watch(f"asking {model} for reference answers")
     fresh = _ask_model(bundle, model)
     return list(compare_golden(golden, fresh)) + check_bundle(bundle, fresh, watch)
+
+
+def _check_tensors(bundle: Bundle, model: str | None, watch: Watch) -> list[Row]:
+    from exporters.verification import tensors
+
+    if model is not None:
+        raise WrongTask(f"{bundle.folder.name} came from a model in memory; leave out --model, or export it again")
+    return tensors.check_tensors(bundle, tensors.read_golden(bundle), watch)
 
 
 def read_golden(bundle: Bundle) -> Golden:

@@ -23,6 +23,7 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 
 METRICS: Mapping[str, Metric] = {
     "largest_difference": metrics.largest_difference,
+    "scaled_difference": metrics.largest_difference,  # of answers given as shares of the largest one
     "relative_error": metrics.relative_error,
     "smallest_cosine": metrics.smallest_cosine,
     "agreement": metrics.agreement,

@@ -12,6 +12,7 @@ from exporters.verification.rows import Row, sentence, summary
 _SHORT = {
     "largest_difference": "largest difference",
     "relative_error": "relative error",
+    "scaled_difference": "difference, of the scale",
     "smallest_cosine": "smallest cosine",
     "texts whose ids differ": "ids that differ",
     "texts whose ids differ in the graph": "ids that differ",

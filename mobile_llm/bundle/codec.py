@@ -89,7 +89,8 @@ class _Decoder:
         return kind(**{k: self.decode(hints[k], v, f"{where}.{k}") for k, v in data.items() if k in hints})
 
     def _union(self, kinds: tuple[Any, ...], data: Any, where: str) -> Any:
-        for kind in kinds:
+        possible = [kind for kind in kinds if data is None or kind is not type(None)]
+        for kind in possible:
             try:
                 return self.decode(kind, data, where)
             except InvalidInput as error:

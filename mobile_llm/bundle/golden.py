@@ -1,8 +1,7 @@
 """Golden references: what the PyTorch model answered, kept in the bundle so that any artifact can be compared
 with it again, on any machine and in any language.
 
-golden.json holds texts and ids, golden.safetensors the outputs. The safetensors layout is an 8-byte length,
-a JSON header and raw tensors (https://huggingface.co/docs/safetensors); only float32 is used here.
+golden.json holds texts and ids, golden.safetensors the outputs.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_llm.bundle.codec import from_json, read_json, to_json
+from mobile_llm.bundle.tensorfile import pack, unpack
 from mobile_llm.errors import IntegrityFailed, InvalidInput
 
 GOLDEN_JSON = "golden.json"
@@ -55,14 +55,14 @@ class Golden:
     def write(self, folder: Path) -> None:
         text = json.dumps(to_json(self.inputs), ensure_ascii=False, indent=1)
         (folder / GOLDEN_JSON).write_text(text + "\n", encoding="utf-8")
-        (folder / GOLDEN_TENSORS).write_bytes(_pack(self.outputs))
+        (folder / GOLDEN_TENSORS).write_bytes(pack(self.outputs))
 
     @staticmethod
     def read(folder: Path) -> Golden:
         """Raises IntegrityFailed for files that are not golden references."""
         try:
             inputs = from_json(GoldenInputs, read_json(folder / GOLDEN_JSON), GOLDEN_JSON)
-            outputs = _unpack((folder / GOLDEN_TENSORS).read_bytes())
+            outputs = unpack((folder / GOLDEN_TENSORS).read_bytes())
             _check_rows(inputs, outputs)
             return Golden(inputs, outputs)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, InvalidInput) as error:
@@ -77,29 +77,3 @@ def _check_rows(inputs: GoldenInputs, outputs: Mapping[str, np.ndarray]) -> None
             raise ValueError(f"{name} has the shape {output.shape}, and there are {probes} probes")
     if not any(name.startswith("reference/") for name in outputs):
         raise ValueError(f"{GOLDEN_TENSORS} has no answers of the model")
-
-
-def _pack(tensors: Mapping[str, np.ndarray]) -> bytes:
-    header: dict[str, object] = {}
-    offset = 0
-    for name, tensor in sorted(tensors.items()):
-        end = offset + tensor.size * 4
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    data = [np.ascontiguousarray(tensor, "<f4").tobytes() for _, tensor in sorted(tensors.items())]
-    return struct.pack("<Q", len(text)) + text + b"".join(data)
-
-
-def _unpack(data: bytes) -> dict[str, np.ndarray]:
-    (size,) = struct.unpack_from("<Q", data)
-    try:
-        header = json.loads(data[8 : 8 + size])
-    except RecursionError:
-        raise ValueError("its header is nested too deeply") from None
-    tensors = {}
-    for name, entry in header.items():
-        start, end = (8 + size + offset for offset in entry["data_offsets"])
-        tensors[name] = np.frombuffer(data[start:end], "<f4").reshape(entry["shape"])
-    return tensors

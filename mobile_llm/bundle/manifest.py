@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mobile_llm.errors import WrongTask
+
 SCHEMA_VERSION = "1.0"
 
 
@@ -98,13 +100,21 @@ class TaskInfo:
 @dataclass(frozen=True)
 class Manifest:
     """The whole of manifest.json. Artifact ids are `format/variant`; `defaults` names one per format;
-    `files` are the bundle's own (tokenizer, config, golden references), each with its hash."""
+    `files` are the bundle's own (tokenizer, config, golden references), each with its hash. Models that take
+    tensors have no `tokenizer`."""
 
     schema_version: str
     created_by: str
     origin: Origin
     task: TaskInfo
-    tokenizer: Tokenizer
     artifacts: Mapping[str, Artifact]
     defaults: Mapping[str, str]
     files: tuple[FileEntry, ...]
+    tokenizer: Tokenizer | None = None
+
+    @property
+    def text_policy(self) -> Tokenizer:
+        """How texts are cut. Raises WrongTask where the model takes tensors."""
+        if self.tokenizer is None:
+            raise WrongTask(f"{self.origin.id} takes tensors, not texts: use mobile_llm.load(bundle).run(…) in Python")
+        return self.tokenizer

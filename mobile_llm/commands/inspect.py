@@ -61,11 +61,20 @@ def _lines(bundle: Any, attested: dict[str, Any]) -> list[str]:
         lines.append(f"labels: {', '.join(task.labels)}")
     if task.pooling:
         lines.append(f"pooling: {task.pooling}{', normalized' if task.normalize else ''}")
-    lines += [f"texts up to {manifest.tokenizer.max_length} tokens", ""]
+    lines += [*_taken(manifest), ""]
     for artifact_id, artifact in manifest.artifacts.items():
         lines.append(f"{artifact_id:<14}{artifact.size / 1e6:>8.1f} MB  {_verdict(artifact_id, attested)}")
     lines += ["", "Every file has the size and sha256 that the manifest states."]
     return lines
+
+
+def _taken(manifest: Any) -> list[str]:
+    """What goes in: texts, or tensors by name."""
+    if manifest.tokenizer:
+        return [f"texts up to {manifest.tokenizer.max_length} tokens"]
+    (entry, *_) = next(iter(next(iter(manifest.artifacts.values())).entry_points.values()))
+    sides = (("takes", entry.inputs), ("gives", entry.outputs))
+    return [f"{verb} {name}: {b.dtype} {list(b.shape)}" for verb, side in sides for name, b in side.items()]
 
 
 def _verdict(artifact_id: str, attested: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from mobile_llm.commands import print_json
 
     task = mobile_llm.load(args.bundle, args.artifact, args.threads, args.backend)
+    _ = task.engine.manifest.text_policy  # refuses a bundle that takes tensors before texts are read
     texts = args.texts or [line.rstrip("\n") for line in sys.stdin]
     answers = _answers(task, texts)
     if args.json:

@@ -13,6 +13,7 @@ TASKS = {
     "text-classification": "mobile_llm.tasks.text_classification",
     "token-classification": "mobile_llm.tasks.token_classification",
     "feature-extraction": "mobile_llm.tasks.feature_extraction",
+    "tensor": "mobile_llm.tasks.tensor",  # none of the hub's: named tensors in, named tensors out
 }
 
 

@@ -38,7 +38,7 @@ class TextTokenizer:
     """Tokenizes as the model was trained to, truncated to its limit."""
 
     def __init__(self, bundle: Bundle) -> None:
-        policy = bundle.manifest.tokenizer
+        policy = bundle.manifest.text_policy
         try:
             self._tokenizer = read_tokenizer(bundle.own_file(TOKENIZER_FILE))
         except InvalidInput as error:

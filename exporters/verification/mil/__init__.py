@@ -30,7 +30,7 @@ class MilSession:
         self._programs = {name: Program(function, float32) for name, function in functions.items()}
 
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        feeds = {binding.name: inputs[role] for role, binding in entry.inputs.items()}
+        feeds = {b.name: np.array(inputs[role], b.dtype) for role, b in entry.inputs.items()}
         results = self._programs[entry.signature or _MAIN].run(feeds)
         return {role: results[binding.name] for role, binding in entry.outputs.items()}
 

@@ -1,7 +1,7 @@
 """What each MIL operator computes (coremltools' documentation of `Builder`), in torch.
 
 Functions take the operator's parameters by name: tensors, strings, and for `values` a list. Floats are float32; the
-caller rounds results to what the program declares. Not covered: convolution, recurrence, control flow, images, states.
+caller rounds results to what the program declares. Not covered: convolution, control flow, images, states.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from exporters.verification.mil.recurrent import lstm
 from mobile_llm.errors import UnsupportedModel
 
 T = torch.Tensor
@@ -40,6 +41,10 @@ def _reduction(function: Callable[[T, list[int], bool], T]) -> Callable[..., T]:
         return function(x, chosen, bool(keep_dims))
 
     return reduce
+
+
+def _argmax(x: T, axis: T, keep_dims: T | None = None, output_dtype: str = "int32") -> T:
+    return x.argmax(int(axis), bool(keep_dims)).to(_CASTS[output_dtype])
 
 
 def _cast(x: T, dtype: str) -> T:
@@ -75,7 +80,7 @@ def _gather(x: T, indices: T, axis: T, batch_dims: T | None = None, validate_ind
     along = int(axis) % x.ndim
     wanted = indices.long().reshape(-1)
     rows = x.index_select(along, torch.where(wanted < 0, wanted + x.shape[along], wanted))
-    return rows.reshape(*x.shape[:along], *indices.shape, *x.shape[along + 1 :])
+    return rows.reshape([*x.shape[:along], *indices.shape, *x.shape[along + 1 :]])
 
 
 def _reshape(x: T, shape: T) -> T:
@@ -101,7 +106,7 @@ def _squeeze(x: T, axes: T | None = None) -> T:
 def _concat(values: Sequence[T], axis: T, interleave: T | None = None) -> T:
     if interleave is not None and bool(interleave):
         return torch.stack(list(values), int(axis) + 1).flatten(int(axis), int(axis) + 1)
-    return torch.cat(list(values), int(axis))
+    return torch.cat([torch.atleast_1d(value) for value in values], int(axis))  # scalars make a vector
 
 
 def _stack(values: Sequence[T], axis: T) -> T:
@@ -226,7 +231,7 @@ OPS: Mapping[str, Callable[..., Any]] = {
     "gelu": _gelu, "gather": _gather, "reshape": _reshape, "transpose": _transpose, "expand_dims": _expand_dims,
     "squeeze": _squeeze, "concat": _concat, "stack": _stack, "split": _split, "slice_by_index": _slice_by_index,
     "slice_by_size": _slice_by_size, "tile": _tile, "fill": _fill, "range_1d": _range_1d, "clip": _clip,
-    "select": _select,
+    "select": _select, "lstm": lstm, "reduce_argmax": _argmax,
     "constexpr_affine_dequantize": _affine_dequantize,
     "constexpr_blockwise_shift_scale": _blockwise_shift_scale,
 }  # fmt: skip

@@ -1,0 +1,44 @@
+"""Tensors in the safetensors layout (https://huggingface.co/docs/safetensors): an 8-byte length, a JSON header, raw
+data. float32, int32 and int64, which is what golden references are made of."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+
+_NAMES = {"<f4": "F32", "<i4": "I32", "<i8": "I64"}
+_TYPES = {name: dtype for dtype, name in _NAMES.items()}
+
+
+def pack(tensors: Mapping[str, np.ndarray]) -> bytes:
+    """The file's bytes, the same for the same tensors. Integers keep their width, other numbers become float32."""
+    header: dict[str, object] = {}
+    data: list[bytes] = []
+    offset = 0
+    for name, tensor in sorted(tensors.items()):
+        dtype = next((d for d in ("<i4", "<i8") if tensor.dtype == d), "<f4")
+        data.append(np.ascontiguousarray(tensor, dtype).tobytes())
+        end = offset + len(data[-1])
+        header[name] = {"dtype": _NAMES[dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + b"".join(data)
+
+
+def unpack(data: bytes) -> dict[str, np.ndarray]:
+    """The tensors by name. Raises ValueError, KeyError, TypeError or struct.error for what is no such file."""
+    (size,) = struct.unpack_from("<Q", data)
+    try:
+        header = json.loads(data[8 : 8 + size])
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    tensors = {}
+    for name, entry in header.items():
+        start, end = (8 + size + offset for offset in entry["data_offsets"])
+        dtype = _TYPES[entry["dtype"]]
+        tensors[name] = np.frombuffer(data[start:end], dtype).reshape(entry["shape"])
+    return tensors
