@@ -81,6 +81,7 @@ def describe_artifact(folder: Path, artifact_id: str, lowered: Lowered) -> Artif
         files=tuple(describe_file(folder, file) for file in files),
         entry_points=lowered.entry_points,
         minimum=lowered.minimum,
+        cache=lowered.cache,
     )
 
 

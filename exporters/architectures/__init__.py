@@ -13,7 +13,8 @@ from typing import Any
 from exporters.architectures.blocks import EncoderModel, Pooling
 from mobile_llm.errors import UnsupportedModel
 
-_SHARED = {"weights", "blocks", "encoder", "modules", "layout", "positions"}  # files here that are no architecture
+# What lies here and is no encoder's architecture
+_SHARED = {"weights", "blocks", "encoder", "modules", "layout", "positions", "traced", "stored", "decoders"}
 
 
 def known() -> list[str]:

@@ -38,34 +38,39 @@ class Reader:
         return Weight(name, self._values(name))
 
     def linear(self, path: str) -> Linear:
-        has_bias = self._module(path).bias is not None
+        has_bias = self.module(path).bias is not None
         return Linear(self.weight(f"{path}.weight"), self.weight(f"{path}.bias") if has_bias else None)
 
     def split(self, path: str, *names: str) -> tuple[Linear, ...]:
         """A linear layer that holds several of the same size, one after the other, as so many."""
-        has_bias = self._module(path).bias is not None
-        return tuple(
-            Linear(self._part(path, "weight", names, name), self._part(path, "bias", names, name) if has_bias else None)
-            for name in names
-        )
+        rows = len(self.module(path).weight) // len(names)
+        return self.split_rows(path, **dict.fromkeys(names, rows))
+
+    def split_rows(self, path: str, **rows: int) -> tuple[Linear, ...]:
+        """The same with so many rows for each name."""
+        has_bias = self.module(path).bias is not None
+        found, first = [], 0
+        for name, size in rows.items():
+            weight = self._part(path, "weight", name, first, size)
+            found.append(Linear(weight, self._part(path, "bias", name, first, size) if has_bias else None))
+            first += size
+        return tuple(found)
 
     def norm(self, path: str) -> Norm:
-        module = self._module(path)
+        module = self.module(path)
         bias = self.weight(f"{path}.bias") if module.bias is not None else None
         return Norm(self.weight(f"{path}.weight"), bias, float(module.eps))
 
-    def _part(self, path: str, parameter: str, names: tuple[str, ...], name: str) -> Weight:
+    def _part(self, path: str, parameter: str, name: str, first: int, size: int) -> Weight:
         full = self._full(path)
-        values = self._values(f"{full}.{parameter}")
-        size, place = len(values) // len(names), names.index(name)
-        rows = values[place * size : (place + 1) * size]
-        return Weight(f"{full}.{name}.{parameter}", rows, fused=(f"{full}.{parameter}", place * size))
+        rows = self._values(f"{full}.{parameter}")[first : first + size]
+        return Weight(f"{full}.{name}.{parameter}", rows, fused=(f"{full}.{parameter}", first))
 
     def _full(self, path: str) -> str:
         based = f"{self._model.base_model_prefix}.{path}"
         return based if based in self._modules else path
 
-    def _module(self, path: str) -> Any:
+    def module(self, path: str) -> Any:
         return self._model.get_submodule(self._full(path))
 
     def _values(self, name: str) -> Any:

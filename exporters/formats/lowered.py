@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exporters.architectures.blocks import EncoderModel
-from mobile_llm.bundle.manifest import EntryPoint
+from mobile_llm.bundle.manifest import EntryPoint, KvCache
 
 # Static entry points of the formats that need them; the runtime takes the smallest that fits.
 STATIC_LENGTHS = (32, 64, 128, 256, 512)
@@ -15,11 +15,13 @@ STATIC_LENGTHS = (32, 64, 128, 256, 512)
 @dataclass(frozen=True)
 class Lowered:
     """A written artifact: `path` (file or package) relative to the bundle, how it is entered, and the oldest
-    runtime and operating systems that open it, such as {"onnxruntime": "1.17", "ios": "16"}."""
+    runtime and operating systems that open it, such as {"onnxruntime": "1.17", "ios": "16"}; of a decoder its
+    `cache`."""
 
     path: str
     entry_points: Mapping[str, tuple[EntryPoint, ...]]
     minimum: Mapping[str, str] = field(default_factory=dict)
+    cache: KvCache | None = None
 
 
 def static_lengths(max_length: int) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ entry-point group `mobile_llm.backends`, so that a runtime that is not installed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,8 +23,33 @@ class Session(Protocol):
         """Free native memory; the session is not used again."""
 
 
+class Decoder(Protocol):
+    """An opened artifact that predicts tokens, with the KV cache of one sequence. Not for two threads at once."""
+
+    @property
+    def context(self) -> int:
+        """The most tokens its cache holds."""
+
+    @property
+    def position(self) -> int:
+        """How many tokens the cache holds now."""
+
+    def append(self, ids: Sequence[int]) -> np.ndarray:
+        """Read tokens into the cache, in one go (prefill) or one alone (decode): float32 logits (vocabulary,) of what
+        comes after the last. There is room for them, and there is at least one: the caller sees to it."""
+
+    def rewind(self, position: int) -> None:
+        """Forget all tokens from `position` on; 0 forgets all."""
+
+    def close(self) -> None:
+        """Free native memory; the decoder is not used again."""
+
+
 class Backend(Protocol):
-    """A module with this function is a backend."""
+    """A module with these functions is a backend; the second is of those that run decoders."""
 
     def open_session(self, bundle: Path, artifact: Artifact, threads: int | None) -> Session:
         """Open `artifact` of the folder `bundle`. Raises BackendUnavailable, IntegrityFailed."""
+
+    def open_decoder(self, bundle: Path, artifact: Artifact, threads: int | None) -> Decoder:
+        """The same for an artifact with a KV cache."""

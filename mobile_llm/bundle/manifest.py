@@ -47,6 +47,23 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class KvCache:
+    """What a decoder keeps of the tokens it has read: for each of `layers` a key and a value of `kv_heads` heads,
+    `head_dim` numbers per token, in `dtype`, for at most `context` tokens.
+
+    `kind` says how it travels: `grown` (the whole cache goes in and comes out longer), `rows` (the whole goes in, the
+    new tokens' rows come out, and the runtime writes them), `state` (the artifact keeps it).
+    """
+
+    kind: str
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: str
+    context: int
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One loadable model. Several `entry_points[role]` are the same computation at several static shapes."""
 
@@ -56,6 +73,7 @@ class Artifact:
     files: tuple[FileEntry, ...]
     entry_points: Mapping[str, tuple[EntryPoint, ...]]
     minimum: Mapping[str, str] = field(default_factory=dict)
+    cache: KvCache | None = None
 
     @property
     def size(self) -> int:

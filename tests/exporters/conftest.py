@@ -1,0 +1,64 @@
+"""Tiny random decoders, one of each architecture, with its own features on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+
+VOCABULARY = 120
+_SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_GPT2 = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma2": ("Gemma2Config", {**_SMALL, "head_dim": 8, "sliding_window": 8}),
+    "gemma3_text": ("Gemma3TextConfig", {**_SMALL, "num_hidden_layers": 7, "head_dim": 8, "sliding_window": 8}),
+    "gpt2": ("GPT2Config", {**_GPT2, "bos_token_id": 1, "eos_token_id": 2}),
+    "llama": ("LlamaConfig", {**_SMALL, "tie_word_embeddings": True}),
+    "mistral": ("MistralConfig", {**_SMALL, "sliding_window": 8}),
+    "opt": ("OPTConfig", {**_SMALL, "ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "phi3": ("Phi3Config", {**_SMALL, "sliding_window": None}),
+    "qwen2": ("Qwen2Config", _SMALL),
+    "qwen3": ("Qwen3Config", {**_SMALL, "head_dim": 16}),
+    "smollm3": ("SmolLM3Config", {**_SMALL, "num_hidden_layers": 4}),
+}
+
+
+@pytest.fixture(scope="session")
+def decoder() -> Callable[[str], Any]:
+    """The torch model of an architecture, in eval mode, made once; nobody changes it."""
+    return cache(_decoder)
+
+
+def _decoder(name: str) -> Any:
+    import torch
+    import transformers
+
+    from exporters.sources.conv1d import as_linear_layers
+
+    kind, settings = DECODERS[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, kind)(**settings)
+    model = as_linear_layers(transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
+    counts_from_one = name.startswith("gemma")
+    with torch.no_grad():
+        for path, parameter in model.named_parameters():
+            noise = torch.randn_like(parameter)
+            if "norm" in path or "ln_" in path:
+                bias = path.endswith("bias") or counts_from_one
+                parameter.copy_(0.2 * noise if bias else 1 + 0.2 * noise)
+            else:
+                parameter.copy_((0.1 if path.endswith("bias") else 0.2) * noise)
+    return model.eval()
