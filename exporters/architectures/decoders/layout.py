@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from exporters.architectures.blocks import Activation, FeedForward, GatedFeedForward, Linear, Norm
+from exporters.architectures.blocks import Activation, FeedForward, GatedFeedForward, Linear
 from exporters.architectures.decoders.blocks import (
     AnyNorm,
     CausalAttention,
@@ -18,7 +18,6 @@ from exporters.architectures.decoders.blocks import (
     Rope,
 )
 from exporters.architectures.modules import Reader, activation, require
-from exporters.architectures.weights import Weight
 
 
 @dataclass(frozen=True)
