@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporters.pipeline import ExportResult
+    from exporters.result import ExportResult
 
 
 def export(
@@ -28,12 +28,14 @@ def export(
     force: bool = False,
     strict: bool = False,
     text_input: bool = False,
+    context: int | None = None,
     example_inputs: Any = None,
 ) -> ExportResult:
     """Export `model` (a Hugging Face folder or hub id, a torch module, a Keras model) and return what was measured.
 
     Args:
-        task: "text-classification" or "feature-extraction"; for a module or a Keras model "tensor", and left out.
+        task: "text-classification", "token-classification", "feature-extraction" or "text-generation"; for a module
+            or a Keras model "tensor", and left out.
         output: the bundle's folder; it has to be given.
         pooling: "mean", "cls" or "max" instead of what the model's modules.json says; with `normalize` the
             vector has length 1.
@@ -41,6 +43,8 @@ def export(
         force: replace an existing bundle once the new one has passed.
         strict: treat what could not be checked as a failure.
         text_input: beside each ONNX artifact one that takes strings, its tokenizer inside ("onnx/int8-text").
+        context: of a model that writes, the most tokens that prompt and answer have together; by default 2048, or
+            the model's own limit where that is smaller.
         example_inputs: of a module or a Keras model: a tensor, several in order, or a mapping of names to tensors.
 
     Raises InvalidSpec, ModelNotFound, UnsupportedModel, OutputExists, VerificationFailed.
@@ -66,7 +70,7 @@ def export(
     chosen = Pooling(pooling_mode(pooling), normalize) if pooling else None
     spec = ExportSpec(
         str(model), task, Path(output), tuple(formats), tuple(recipes), chosen, eval_data,
-        force=force, strict=strict, text_input=text_input,
+        force=force, strict=strict, text_input=text_input, context=context,
     )  # fmt: skip
     return run_export(spec)
 

@@ -24,9 +24,9 @@ _LEFT_BEHIND = 60
 # way to disk. TFLite: the buffer that is packed, and the largest table on its way into it. Core ML writes blobs one by
 # one. int8: the integers, and one float32 temporary.
 _WRITING = {
-    "onnx": {"fp32": 2.2, "fp16": 1.7, "int8": 1.2},
-    "tflite": {"fp32": 1.8, "fp16": 1.4, "int8": 0.8},
-    "coreml": {"fp32": 0.7, "fp16": 0.7, "int8": 0.7},
+    "onnx": {"fp32": 2.2, "fp16": 1.7, "int8": 1.2, "int4": 1.2},
+    "tflite": {"fp32": 1.8, "fp16": 1.4, "int8": 0.8, "int4": 0.8},
+    "coreml": {"fp32": 0.7, "fp16": 0.7, "int8": 0.7, "int4": 0.7},
 }
 # The model's twins: a dequantized copy of every weight that is not the model's own.
 _TWINS = 1.6
@@ -34,13 +34,13 @@ _TWINS = 1.6
 # exact view is a widened graph, its serialized bytes, then the session's copies. The evaluator of MIL programs holds
 # float32 whatever the file holds, and one table more while it widens.
 _COMPARING = {
-    "onnx": {"fp32": 1.7, "fp16": 2.2, "int8": 3.1},
-    "coreml": {"fp32": 1.3, "fp16": 1.6, "int8": 1.6},
+    "onnx": {"fp32": 1.7, "fp16": 2.2, "int8": 3.1, "int4": 3.1},
+    "coreml": {"fp32": 1.3, "fp16": 1.6, "int8": 1.6, "int4": 1.6},
 }
 # Seconds of one core: to load and to ask the model, then per artifact, and per million linear parameters of each.
 _SECONDS, _SECONDS_PER_ARTIFACT = 25.0, {"onnx": 4.0, "tflite": 6.0, "coreml": 9.0}
 _SECONDS_PER_MILLION = {"onnx": 0.3, "tflite": 0.5, "coreml": 0.45}
-_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 4.5 / 8}  # int4: with a float16 scale for 32
 _GRAPH = 250_000  # bytes of an artifact that are no weights
 
 
@@ -62,8 +62,9 @@ class Shape:
 def artifact_bytes(sizes: Sizes, artifact_id: str) -> int:
     """The size on disk."""
     recipe = artifact_id.split("/")[1]
-    floats = 2 if recipe == "fp16" or artifact_id == "coreml/int8" else 4
-    return _BYTES[recipe] * (sizes.linear + sizes.words) + floats * sizes.rest + _GRAPH
+    floats = 2 if recipe == "fp16" or artifact_id in ("coreml/int8", "coreml/int4") else 4
+    words = max(1.0, _BYTES[recipe]) * sizes.words
+    return int(_BYTES[recipe] * sizes.linear + words) + floats * sizes.rest + _GRAPH
 
 
 def imports_bytes(formats: tuple[str, ...], with_tensorflow: bool) -> int:

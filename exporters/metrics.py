@@ -39,6 +39,22 @@ def margin(logits: np.ndarray) -> np.ndarray:
     return top[:, -1] - top[:, -2]
 
 
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities over the last dimension, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def divergence(tokens: np.ndarray, log_probabilities: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Kullback-Leibler divergence, in nats per position (P,), of an answer's `logits` (P, vocabulary) from what was
+    expected: the `log_probabilities` (P, N) of the likeliest `tokens` (P, N), and of all others as one."""
+    expected = log_probabilities.astype(np.float64)
+    found = np.take_along_axis(log_softmax(logits), tokens.astype(np.int64), axis=-1)
+    p, q = np.exp(expected), np.exp(found)
+    rest_p, rest_q = (np.maximum(1 - part.sum(-1), 1e-12) for part in (p, q))
+    return (p * (expected - found)).sum(-1) + rest_p * np.log(rest_p / rest_q)
+
+
 @dataclass(frozen=True)
 class PairedDifference:
     """Mean of paired differences with its 95 % interval (normal approximation)."""

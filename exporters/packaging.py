@@ -45,7 +45,7 @@ _COPIED = (
     "NOTICE",
 )
 # In the order of preference; the first that was exported is the format's default.
-_DEFAULT_ORDER = ("int8", "fp16", "fp32")
+_DEFAULT_ORDER = ("int4", "int8", "fp16", "fp32")
 _PACKAGES = (
     "torch",
     "transformers",
@@ -94,7 +94,7 @@ def _with_external_data(path: Path) -> list[Path]:
 def write_manifest(source: HuggingFaceSource, artifacts: Mapping[str, Artifact], folder: Path) -> Manifest:
     """Write manifest.json over everything that lies in `folder`."""
     tokenizer = Tokenizer(source.max_length, tokenizer_class=type(source.tokenizer).__name__)
-    return save_manifest(_origin(source), _task(source), tokenizer, artifacts, folder)
+    return save_manifest(origin_of(source), _task(source), tokenizer, artifacts, folder)
 
 
 def save_manifest(
@@ -139,7 +139,7 @@ def write_verification(rows: Sequence[Row], folder: Path) -> None:
     _write_json(folder / "verification.json", document)
 
 
-def _origin(source: HuggingFaceSource) -> Origin:
+def origin_of(source: HuggingFaceSource) -> Origin:
     return Origin(
         id=source.id,
         architecture=source.config.model_type,

@@ -6,7 +6,7 @@ Covered: encoders for text classification and embeddings. A bundle exists only w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -21,24 +21,15 @@ from exporters.packaging import copy_source_files, describe_artifact, is_ours, w
 from exporters.plan import make_plan
 from exporters.progress import Watch, silent
 from exporters.quantization.recipes import RECIPES, as_stored
+from exporters.result import ExportResult
 from exporters.sources.huggingface import HuggingFaceSource, open_source
-from exporters.spec import ExportSpec
+from exporters.spec import GENERATION, ExportSpec
 from exporters.staging import staged_folder
 from exporters.verification.accuracy import check_accuracy
 from exporters.verification.bundles import check_bundle, gate, read_golden
 from exporters.verification.golden import make_golden
-from exporters.verification.rows import Row
 from mobile_llm.backends.onnx import extensions_library
 from mobile_llm.bundle import Artifact, Bundle
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """The bundle that now exists, and everything that was compared for it."""
-
-    bundle: Path
-    artifacts: dict[str, Artifact]
-    rows: tuple[Row, ...]
 
 
 def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
@@ -48,6 +39,10 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
     an artifact differs from the model, in which case no bundle is left.
     """
     make_plan(spec).refuse_what_cannot_fit()
+    if spec.task == GENERATION:
+        from exporters.decoders.pipeline import run_decoder_export
+
+        return run_decoder_export(spec, watch)
     if spec.text_input:
         extensions_library()  # it compares what is written here, so its absence is said before any work
     with staged_folder(spec.output, spec.force, ours=is_ours) as folder:

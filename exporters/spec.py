@@ -9,10 +9,11 @@ from typing import get_args
 from exporters.architectures.blocks import Pooling, PoolingMode
 from mobile_llm.errors import InvalidSpec
 
-TASKS = ("text-classification", "token-classification", "feature-extraction")
+TASKS = ("text-classification", "token-classification", "feature-extraction", "text-generation")
+GENERATION = "text-generation"
 LABELLED = ("text-classification", "token-classification")
 FORMATS = ("onnx", "tflite", "coreml")
-RECIPES = ("fp32", "fp16", "int8")
+RECIPES = ("fp32", "fp16", "int8", "int4")
 # What an artifact that takes strings can answer: an answer about the whole text.
 TEXT_INPUT_TASKS = ("text-classification", "feature-extraction")
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
@@ -25,7 +26,7 @@ class ExportSpec:
     Columns are by default those of the task's data (`text` and `label`, of words `tokens` and `tags`).
     `pooling` replaces what the model's modules.json says; `eval_data` are labelled rows on which every
     artifact's accuracy is compared; `strict` makes `not_checked` a failure; `text_input` adds to each ONNX artifact
-    one that takes strings.
+    one that takes strings; `context` is how many tokens a model that writes has room for.
     """
 
     model: str
@@ -40,6 +41,7 @@ class ExportSpec:
     force: bool = False
     strict: bool = False
     text_input: bool = False
+    context: int | None = None
 
     def __post_init__(self) -> None:
         _one_of("task", (self.task,), TASKS)
@@ -51,6 +53,10 @@ class ExportSpec:
             raise InvalidSpec(f"pooling belongs to feature-extraction, not to {self.task}; leave it out")
         if self.text_input:
             check_text_input(self.task, self.formats)
+        if self.task != GENERATION:
+            _only_for_generation(self.context, self.recipes)
+        elif self.context is not None and self.context < 2:
+            raise InvalidSpec(f"a context of {self.context} has no room for a prompt and an answer; give at least 2")
 
 
 def check_text_input(task: str, formats: tuple[str, ...]) -> None:
@@ -59,6 +65,13 @@ def check_text_input(task: str, formats: tuple[str, ...]) -> None:
         raise InvalidSpec(f"text input is for ONNX, and the formats are {', '.join(formats)}; add onnx or leave it out")
     if task not in TEXT_INPUT_TASKS:
         raise InvalidSpec(f"text input is for {' and '.join(TEXT_INPUT_TASKS)}, not for {task}; leave it out")
+
+
+def _only_for_generation(context: int | None, recipes: tuple[str, ...]) -> None:
+    if context is not None:
+        raise InvalidSpec(f"a context is for {GENERATION}; leave it out")
+    if "int4" in recipes:
+        raise InvalidSpec(f"int4 is for {GENERATION}; an encoder loses too much by it: choose int8")
 
 
 def pooling_mode(name: str) -> PoolingMode:

@@ -20,7 +20,7 @@ def load(
     threads: int | None = None,
     backend: str | None = None,
 ) -> Any:
-    """Open a bundle for its task: a `TextClassifier`, an `Embedder`, ...
+    """Open a bundle for its task: a `TextClassifier`, an `Embedder`, a `ChatModel`, …
 
     Args:
         bundle: the bundle's folder.
@@ -30,10 +30,10 @@ def load(
 
     Raises: ModelNotFound, InvalidInput, IntegrityFailed, RuntimeTooOld, BackendUnavailable.
     """
-    from mobile_llm.engine import Engine
+    from mobile_llm.bundle import Bundle
     from mobile_llm.tasks import open_task
 
-    return open_task(Engine.open(bundle, artifact, threads, backend))
+    return open_task(Bundle.open(bundle), artifact, threads, backend)
 
 
 __all__ = ["__version__", "load"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 import numpy as np
 
@@ -47,14 +47,7 @@ class Engine:
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         artifact_id, chosen = opened.choose(artifact)
-        opened.check_artifact(chosen)
-        if chosen.format in FORMATS:
-            check_bindings(chosen, read(chosen.format, opened.path(chosen.path)))
-        try:
-            module = registry.find("mobile_llm.backends", backend or chosen.format)
-        except KeyError:
-            known = ", ".join(registry.names("mobile_llm.backends"))
-            raise BackendUnavailable(f"no backend {backend or chosen.format!r}; installed are {known}") from None
+        module = find_backend(opened, chosen, backend)
         return cls(opened, artifact_id, chosen, module.open_session(opened.folder, chosen, threads))
 
     @property
@@ -148,6 +141,19 @@ class Engine:
         outputs = self._session.run(entry, inputs)
         # Outputs with three axes have one row for each token; those of padding are cut off.
         return {name: t[:, :length] if t.ndim == 3 else t for name, t in outputs.items()}
+
+
+def find_backend(bundle: Bundle, artifact: Artifact, backend: str | None) -> ModuleType:
+    """The backend that opens an artifact, once its files are those of the manifest. Raises IntegrityFailed,
+    BackendUnavailable."""
+    bundle.check_artifact(artifact)
+    if artifact.format in FORMATS:
+        check_bindings(artifact, read(artifact.format, bundle.path(artifact.path)))
+    try:
+        return registry.find("mobile_llm.backends", backend or artifact.format)
+    except KeyError:
+        known = ", ".join(registry.names("mobile_llm.backends"))
+        raise BackendUnavailable(f"no backend {backend or artifact.format!r}; installed are {known}") from None
 
 
 def static_length(entry: EntryPoint) -> int | None:

@@ -12,9 +12,11 @@ EXTRA = "export-onnx,export-tflite,export-coreml"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a Hugging Face model folder, or a hub id")
-    parser.add_argument("--task", required=True, help="text-classification, token-classification or feature-extraction")
+    parser.add_argument("--task", required=True, help="text-classification, token-classification, …")
     parser.add_argument("--formats", default="onnx,tflite,coreml", metavar="LIST", help="default: onnx,tflite,coreml")
-    parser.add_argument("--recipe", default="fp32,int8", metavar="LIST", help="of fp32, fp16, int8; default: fp32,int8")
+    parser.add_argument(
+        "--recipe", default="fp32,int8", metavar="LIST", help="of fp32, fp16, int8, int4; default: fp32,int8"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="the bundle's folder")
     parser.add_argument("--pooling", metavar="MODE", help="mean, cls or max, instead of what modules.json says")
     parser.add_argument("--normalize", action="store_true", help="with --pooling: scale embeddings to length 1")
@@ -22,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-column", metavar="NAME", help="default: text, or tokens where words are labelled")
     parser.add_argument("--label-column", metavar="NAME", help="default: label, or tags")
     parser.add_argument("--text-input", action="store_true", help="add ONNX artifacts that take strings")
+    parser.add_argument("--context", type=int, metavar="TOKENS", help="of a model that writes; default: at most 2048")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan: sizes, memory, disk, minutes")
     parser.add_argument("--strict", action="store_true", help="fail where something could not be checked")
@@ -78,6 +81,7 @@ def _spec(args: argparse.Namespace) -> Any:
         force=args.force,
         strict=args.strict,
         text_input=args.text_input,
+        context=args.context,
     )
 
 

@@ -14,9 +14,9 @@ from exporters.card import write_card
 from exporters.memory import release
 from exporters.modules.spec import TASK, ModuleSpec, is_keras
 from exporters.packaging import describe_artifact, is_ours, save_manifest, write_verification
-from exporters.pipeline import ExportResult
 from exporters.progress import Watch, silent
 from exporters.quantization.traced import held_values, to_int8
+from exporters.result import ExportResult
 from exporters.sources.module import ModuleSource
 from exporters.staging import refuse_taken, staged_folder
 from exporters.verification.bundles import gate

@@ -2,19 +2,23 @@
 
 Embedding tables are quantized per row by the same rule, since a row is what a lookup returns. Biases, norms
 and tables of positions and token types stay in float: they are small and their rounding is not.
-Not covered here: 4 bits and calibration.
+int4 for models that write: symmetric in blocks of 32 along a row, with tables and heads in int8.
+Not covered here: calibration.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from exporters.architectures.blocks import Embeddings, EncoderModel, Linear, map_blocks
+from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
 
+Model = TypeVar("Model", EncoderModel, DecoderModel)
+BLOCK = 32
 _SMALLEST_SCALE = np.float16(2.0**-24)  # the smallest number float16 can hold
 
 
@@ -27,7 +31,7 @@ def quantize_per_channel(values: np.ndarray) -> Quantized:
     return Quantized(np.rint(values / scale).astype(np.int8), scale, bits=8)
 
 
-def to_int8(model: EncoderModel) -> EncoderModel:
+def to_int8(model: Model) -> Model:
     """The same blocks with the weights of every linear layer and the word table in int8."""
 
     def change(block: Any) -> Any:
@@ -37,10 +41,32 @@ def to_int8(model: EncoderModel) -> EncoderModel:
             return replace(block, words=_int8(block.words), projection=map_blocks(block.projection, change))
         return block
 
-    return map_blocks(model, change)
+    return _with_int8_words(model, map_blocks(model, change))
 
 
-def to_float16(model: EncoderModel) -> EncoderModel:
+def to_int4(model: Model) -> Model:
+    """The same decoder with linear layers in 4 bits, but for the head and the table of words, and for layers whose
+    rows do not divide into blocks: these are in 8."""
+
+    head = model.head.weight.name if isinstance(model, DecoderModel) else None
+
+    def change(block: Any) -> Any:
+        if not isinstance(block, Linear):
+            return block
+        weight = block.weight
+        return Linear(_int8(weight) if weight.name == head else _int4(weight), block.bias)
+
+    return _with_int8_words(model, map_blocks(model, change))
+
+
+def _with_int8_words(model: Model, changed: Model) -> Model:
+    """A decoder's table in 8 bits too: the head's own, where it is tied."""
+    if not isinstance(model, DecoderModel) or not isinstance(changed, DecoderModel):
+        return changed
+    return replace(changed, words=changed.head.weight if model.tied else _int8(model.words))
+
+
+def to_float16(model: Model) -> Model:
     """The same blocks with every weight that is not integers stored in float16."""
 
     def change(block: Any) -> Any:
@@ -49,6 +75,21 @@ def to_float16(model: EncoderModel) -> EncoderModel:
         return block
 
     return map_blocks(model, change)
+
+
+def quantize_in_blocks(values: np.ndarray, block: int = BLOCK) -> Quantized:
+    """int4 of a float32 matrix (out, in) rounded to nearest; scale (out, in // block), exact in float16."""
+    rows, width = values.shape
+    parts = values.reshape(rows, width // block, block)
+    scale = np.maximum((np.abs(parts).max(axis=-1) / 7).astype(np.float16), _SMALLEST_SCALE).astype(np.float32)
+    integers = np.clip(np.rint(parts / scale[..., None]), -7, 7).astype(np.int8)
+    return Quantized(integers.reshape(rows, width), scale, bits=4)
+
+
+def _int4(weight: Weight) -> Weight:
+    if weight.shape[1] % BLOCK:
+        return _int8(weight)
+    return replace(weight, value=quantize_in_blocks(weight.float32()))
 
 
 def _int8(weight: Weight) -> Weight:

@@ -6,23 +6,26 @@ A recipe is a plain function from blocks to blocks; formats never quantize.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from exporters.architectures.blocks import EncoderModel
-from exporters.quantization.integers import to_float16, to_int8
-
-Recipe = Callable[[EncoderModel], EncoderModel]
+from exporters.quantization.integers import Model, to_float16, to_int4, to_int8
 
 
-def _unchanged(model: EncoderModel) -> EncoderModel:
+def _unchanged(model: Model) -> Model:
     return model
 
 
-RECIPES: Mapping[str, Recipe] = {"fp32": _unchanged, "fp16": to_float16, "int8": to_int8}
+RECIPES: Mapping[str, Callable[[Any], Any]] = {
+    "fp32": _unchanged,
+    "fp16": to_float16,
+    "int8": to_int8,
+    "int4": to_int4,
+}
 
 # Integers are the same everywhere; what stays in floating point is float16 where the arithmetic is.
-_FLOAT16_BESIDE_INTEGERS = {"coreml/int8"}
+_FLOAT16_BESIDE_INTEGERS = {"coreml/int8", "coreml/int4"}
 
 
-def as_stored(artifact_id: str, quantized: EncoderModel) -> EncoderModel:
+def as_stored(artifact_id: str, quantized: Model) -> Model:
     """The blocks of a recipe exactly as an artifact holds them."""
     return to_float16(quantized) if artifact_id in _FLOAT16_BESIDE_INTEGERS else quantized

@@ -18,7 +18,7 @@ from mobile_llm.errors import InvalidInput
 
 _LARGEST_HEADER = 100_000_000  # the format's own limit
 _OTHER_HEADS = ("cls.", "lm_head.", "generator_", "discriminator_", "mlm_", "lm_predictions.", "mask_predictions.")
-_WORD_TABLES = ("word_embeddings", "tok_embeddings")
+_WORD_TABLES = ("word_embeddings", "tok_embeddings", "embed_tokens", "wte.")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ def read_sizes(folder: Path, task: str) -> Sizes:
 
 def _kind(name: str, shape: tuple[int, ...], task: str) -> str:
     """By the names that transformers gives; what is a head of another task is left out of the artifacts."""
-    if name.startswith(_OTHER_HEADS) or (task == "feature-extraction" and "pooler" in name):
+    if (name.startswith(_OTHER_HEADS) and task != "text-generation") or (
+        task == "feature-extraction" and "pooler" in name
+    ):
         return "unused"
     if any(part in name for part in _WORD_TABLES):
         return "words"
@@ -58,7 +60,7 @@ def _kind(name: str, shape: tuple[int, ...], task: str) -> str:
 
 
 def _is_small_table(name: str) -> bool:
-    return "position" in name or "token_type" in name
+    return "position" in name or "token_type" in name or "wpe." in name
 
 
 def _header(path: Path) -> dict[str, Any]:

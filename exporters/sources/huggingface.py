@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from exporters.architectures.blocks import Pooling
+from exporters.sources.conv1d import as_linear_layers
 from exporters.sources.folder import find_folder, licence_of, read_optional, weight_files
 from exporters.sources.quiet import quiet
+from exporters.spec import GENERATION
 from mobile_llm.bundle.integrity import sha256_of
 from mobile_llm.errors import UnsupportedModel
 
@@ -37,7 +39,7 @@ class HuggingFaceSource:
     @property
     def labels(self) -> tuple[str, ...]:
         """The string of each logit; none for a model without a classification head."""
-        if self.pooling is not None:
+        if self.pooling is not None or self.task == GENERATION:
             return ()
         return tuple(self.config.id2label[i] for i in range(self.config.num_labels))
 
@@ -117,7 +119,7 @@ def _load(folder: Path, task: str) -> Any:
             f"{folder} has no trained weights for {task} ({missing[0]} is missing); fine-tune it first: "
             f"mobile-llm finetune {folder} --task {task} --data train.csv -o DIR"
         )
-    return model.eval()
+    return as_linear_layers(model).eval() if task == GENERATION else model.eval()
 
 
 def _read_pooling(folder: Path) -> Pooling:

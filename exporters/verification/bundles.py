@@ -11,6 +11,7 @@ from exporters.metrics import largest_difference
 from exporters.verification.artifacts import check_artifact
 from exporters.verification.rows import Row, Status, failures, here, sentence
 from exporters.verification.text_input import check_text_artifact
+from exporters.verification.tokens import count_row, tokenizer_rows
 from mobile_llm.bundle import Bundle
 from mobile_llm.bundle.codec import read_json
 from mobile_llm.bundle.golden import GOLDEN_JSON, GOLDEN_TENSORS, Golden
@@ -19,13 +20,14 @@ from mobile_llm.tasks.encoding import ENCODE_TEXT
 from mobile_llm.tasks.tokenization import TextTokenizer
 
 Watch = Callable[[str], None]
-TENSOR_TASK = "tensor"
+TENSOR_TASK, GENERATION = "tensor", "text-generation"
 
 
 def check_bundle(bundle: Bundle, golden: Golden, watch: Watch = lambda _: None) -> list[Row]:
     """Every row there is; `watch` is told what is being compared."""
     watch("tokenizer and labels")
-    rows = list(_tokenizer(bundle, golden)) + list(_config_labels(bundle))
+    where = here(f"tokenizers {tokenizers.__version__}")
+    rows = list(tokenizer_rows(TextTokenizer(bundle), golden.inputs.texts, where)) + list(_config_labels(bundle))
     for artifact_id in bundle.manifest.artifacts:
         watch(artifact_id)
         rows += _checker(bundle, artifact_id)(bundle, artifact_id, golden)
@@ -45,6 +47,8 @@ def check_again(bundle: Bundle, model: str | None, watch: Watch) -> list[Row]:
         bundle.check_artifact(artifact)
     if bundle.manifest.task.name == TENSOR_TASK:
         return _check_tensors(bundle, model, watch)
+    if bundle.manifest.task.name == GENERATION:
+        return _check_writing(bundle, model, watch)
     golden = read_golden(bundle)
     if model is None:
         return check_bundle(bundle, golden, watch)
@@ -59,6 +63,17 @@ def _check_tensors(bundle: Bundle, model: str | None, watch: Watch) -> list[Row]
     if model is not None:
         raise WrongTask(f"{bundle.folder.name} came from a model in memory; leave out --model, or export it again")
     return tensors.check_tensors(bundle, tensors.read_golden(bundle), watch)
+
+
+def _check_writing(bundle: Bundle, model: str | None, watch: Watch) -> list[Row]:
+    from exporters.verification.decoders import check_writing_bundle, read_golden
+
+    golden = read_golden(bundle)
+    if model is None:
+        return check_writing_bundle(bundle, golden, watch)
+    from exporters.decoders.again import compare_with_model
+
+    return compare_with_model(bundle, golden, model, watch)
 
 
 def read_golden(bundle: Bundle) -> Golden:
@@ -88,7 +103,7 @@ def compare_golden(bundled: Golden, fresh: Golden) -> Iterator[Row]:
     to another model. Only what both have is compared."""
     where = here("PyTorch")
     same_inputs = bundled.inputs == fresh.inputs
-    yield _count("golden references", "texts and labels that differ", 0 if same_inputs else 1, where)
+    yield count_row("golden references", "texts and labels that differ", 0 if same_inputs else 1, where)
     for name, expected in fresh.outputs.items():
         found = bundled.outputs.get(name)
         if found is None or not name.startswith("reference/"):
@@ -112,17 +127,6 @@ def _ask_model(bundle: Bundle, model: str) -> Golden:
     return make_golden(source, describe(source.model, task.name, source.pooling), list(bundle.manifest.artifacts))
 
 
-def _tokenizer(bundle: Bundle, golden: Golden) -> Iterator[Row]:
-    """The bundle's tokenizer gives the reference's ids, and the ids give back its text."""
-    tokenizer = TextTokenizer(bundle)
-    where = here(f"tokenizers {tokenizers.__version__}")
-    encoded = [tokenizer.encode(text.text) for text in golden.inputs.texts]
-    wrong = sum((e.ids, e.types) != (t.ids, t.types) for e, t in zip(encoded, golden.inputs.texts))
-    yield _count("tokenizer", "texts whose ids differ", wrong, where)
-    wrong = sum(tokenizer.decode(t.ids) != t.decoded for t in golden.inputs.texts)
-    yield _count("tokenizer", "texts whose decoding differs", wrong, where)
-
-
 def _config_labels(bundle: Bundle) -> Iterator[Row]:
     """Other clients read the labels from config.json: they must be those of the manifest."""
     labels = bundle.manifest.task.labels
@@ -130,7 +134,8 @@ def _config_labels(bundle: Bundle) -> Iterator[Row]:
         return
     named = _id2label(bundle)
     wrong = sum(named.get(str(index)) != label for index, label in enumerate(labels))
-    yield _count("labels", "labels that differ from config.json", wrong + abs(len(named) - len(labels)), here("json"))
+    wrong += abs(len(named) - len(labels))
+    yield count_row("labels", "labels that differ from config.json", wrong, here("json"))
 
 
 def _id2label(bundle: Bundle) -> dict[str, Any]:
@@ -142,8 +147,3 @@ def _id2label(bundle: Bundle) -> dict[str, Any]:
     if not isinstance(named, dict):
         raise IntegrityFailed("config.json has no id2label that could be read; fetch the bundle again")
     return named
-
-
-def _count(entry: str, metric: str, wrong: int, where: str) -> Row:
-    status: Status = "failed" if wrong else "passed"
-    return Row("bundle", entry, metric, float(wrong), 0.0, status, "nothing may differ", where)

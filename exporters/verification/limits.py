@@ -28,7 +28,7 @@ METRICS: Mapping[str, Metric] = {
     "smallest_cosine": metrics.smallest_cosine,
     "agreement": metrics.agreement,
 }
-_MORE_IS_BETTER = {"smallest_cosine", "agreement"}
+_MORE_IS_BETTER = {"smallest_cosine", "agreement", "top_1"}
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,7 @@ class Reference:
     @contextmanager
     def twin(self, model: EncoderModel) -> Iterator[Reference]:
         """While the block runs, the PyTorch model holds the weights of `model`."""
-        with ExitStack() as undo:
-            for name, values in _parameters(model).items():
-                undo.enter_context(_replaced(self._source.model.get_parameter(name), values))
+        with holding(self._source.model, model):
             yield self
 
     def _one(self, item: Encoded) -> dict[str, np.ndarray]:
@@ -79,7 +77,16 @@ def _known_inputs(source: HuggingFaceSource, encoded: Any) -> dict[str, Any]:
     return {name: tensor for name, tensor in encoded.items() if name in known}
 
 
-def _parameters(model: EncoderModel) -> dict[str, np.ndarray]:
+@contextmanager
+def holding(model: Any, blocks: object) -> Iterator[None]:
+    """While the block runs, a torch model holds the weights of its blocks, dequantized."""
+    with ExitStack() as undo:
+        for name, values in _parameters(blocks).items():
+            undo.enter_context(_replaced(model.get_parameter(name), values))
+        yield
+
+
+def _parameters(model: object) -> dict[str, np.ndarray]:
     """The checkpoint's parameters as the blocks hold them, those that it fuses put together again."""
     parts: dict[str, dict[int, np.ndarray]] = {}
     for weight in weights_of(model).values():

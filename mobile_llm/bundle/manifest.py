@@ -95,12 +95,28 @@ class Origin:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """How texts become ids. Everything else is in tokenizer.json."""
+    """How texts become ids. `truncation` is the side that is cut, or `none`: what does not fit is then refused.
+    Everything else is in tokenizer.json."""
 
     max_length: int
     truncation: str = "right"
     padding: str = "right"
     tokenizer_class: str | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How a model is made to write. Any of the ids `stop` ends an answer; `special` are the strings that a chat
+    template refers to, such as `bos_token`. The others are the model's own defaults for sampling, where it has them.
+    """
+
+    stop: tuple[int, ...]
+    special: Mapping[str, str] = field(default_factory=dict)
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,7 @@ class TaskInfo:
     pooling: str | None = None
     normalize: bool | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
+    generation: Generation | None = None
 
 
 @dataclass(frozen=True)

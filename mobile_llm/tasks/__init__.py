@@ -1,11 +1,12 @@
-"""One file per task. Each offers `open_task(engine) -> object with the task's methods`."""
+"""One file per task. Each offers `ENGINE`, what opens an artifact for it, and `open_task(engine)`, which gives the
+object with the task's methods."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-from mobile_llm.engine import Engine
+from mobile_llm.bundle import Bundle
 from mobile_llm.errors import RuntimeTooOld
 
 # Task names are the hub's pipeline tags.
@@ -13,13 +14,15 @@ TASKS = {
     "text-classification": "mobile_llm.tasks.text_classification",
     "token-classification": "mobile_llm.tasks.token_classification",
     "feature-extraction": "mobile_llm.tasks.feature_extraction",
+    "text-generation": "mobile_llm.tasks.text_generation",
     "tensor": "mobile_llm.tasks.tensor",  # none of the hub's: named tensors in, named tensors out
 }
 
 
-def open_task(engine: Engine) -> Any:
+def open_task(bundle: Bundle, artifact: str | None, threads: int | None, backend: str | None) -> Any:
     """The object of the bundle's task. Raises RuntimeTooOld for a task this version does not have."""
-    name = engine.manifest.task.name
+    name = bundle.manifest.task.name
     if name not in TASKS:
         raise RuntimeTooOld(f"task {name!r} is unknown to this runtime; upgrade mobile-llm")
-    return import_module(TASKS[name]).open_task(engine)
+    task = import_module(TASKS[name])
+    return task.open_task(task.ENGINE.open(bundle, artifact, threads, backend))

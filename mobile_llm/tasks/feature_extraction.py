@@ -41,5 +41,8 @@ class Embedder:
         return self.prompts[prompt]
 
 
+ENGINE = Engine
+
+
 def open_task(engine: Engine) -> Embedder:
     return Embedder(engine)

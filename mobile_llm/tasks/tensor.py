@@ -69,5 +69,8 @@ def _check(name: str, array: np.ndarray, binding: TensorBinding, largest: int | 
         raise InvalidInput(f"{name} should have the shape {shape}, not {list(array.shape)}")
 
 
+ENGINE = Engine
+
+
 def open_task(engine: Engine) -> TensorModel:
     return TensorModel(engine)

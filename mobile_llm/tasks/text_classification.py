@@ -54,5 +54,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
+ENGINE = Engine
+
+
 def open_task(engine: Engine) -> TextClassifier:
     return TextClassifier(engine)

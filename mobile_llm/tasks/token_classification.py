@@ -142,5 +142,8 @@ def _entity(span: Sequence[_Part], text: str, whole_tag: bool) -> Entity:
     return Entity(label, float(np.mean([part.score for part in span])), start, end, text[start:end])
 
 
+ENGINE = Engine
+
+
 def open_task(engine: Engine) -> TokenClassifier:
     return TokenClassifier(engine)

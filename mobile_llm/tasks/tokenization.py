@@ -13,6 +13,7 @@ from mobile_llm.bundle import Bundle
 from mobile_llm.errors import IntegrityFailed, InvalidInput
 
 TOKENIZER_FILE = "tokenizer.json"
+NOT_CUT = "none"  # the truncation policy of models that refuse what does not fit
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,20 @@ class TextTokenizer:
         except InvalidInput as error:
             raise IntegrityFailed(f"{error}; fetch the bundle again") from None
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(policy.max_length, direction=policy.truncation)
+        if policy.truncation == NOT_CUT:
+            self._tokenizer.no_truncation()
+        else:
+            self._tokenizer.enable_truncation(policy.max_length, direction=policy.truncation)
         model = self._tokenizer.model
         self._prefix = getattr(model, "continuing_subword_prefix", None)
         unknown = getattr(model, "unk_token", None)
         self._unknown = self._tokenizer.token_to_id(unknown) if isinstance(unknown, str) else None
 
-    def encode(self, text: str) -> Encoded:
-        """Raises InvalidInput for what is not text."""
+    def encode(self, text: str, special: bool = True) -> Encoded:
+        """A text's ids, with the special tokens around it or without. Raises InvalidInput for what is not text."""
         if not isinstance(text, str):
             raise InvalidInput(f"a text should be a str, not {type(text).__name__}")
-        encoding = self._tokenizer.encode(text)
+        encoding = self._tokenizer.encode(text, add_special_tokens=special)
         return Encoded(tuple(encoding.ids), tuple(encoding.type_ids))
 
     def encode_words(self, words: Sequence[str]) -> tuple[Encoded, tuple[int | None, ...]]:

@@ -1,0 +1,1 @@
+"""Models that write: a transformers model for text generation in, a compared bundle out."""

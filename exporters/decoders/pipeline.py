@@ -1,0 +1,111 @@
+"""From a transformers model that writes to a bundle: load, describe, quantize, write, compare, and only then keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from exporters.architectures.decoders import describe_decoder
+from exporters.architectures.decoders.blocks import DecoderModel
+from exporters.card import keep_origin, write_card
+from exporters.decoders.golden import make_golden
+from exporters.memory import release
+from exporters.packaging import (
+    copy_source_files,
+    describe_artifact,
+    is_ours,
+    origin_of,
+    save_manifest,
+    write_verification,
+)
+from exporters.progress import Watch, silent
+from exporters.quantization.recipes import RECIPES, as_stored
+from exporters.result import ExportResult
+from exporters.sources.huggingface import HuggingFaceSource, open_source
+from exporters.spec import GENERATION, ExportSpec
+from exporters.staging import staged_folder
+from exporters.verification.bundles import gate
+from exporters.verification.decoders import check_writing_bundle, read_golden
+from mobile_llm.bundle import Artifact, Bundle
+from mobile_llm.bundle.manifest import Generation, TaskInfo, Tokenizer
+from mobile_llm.tasks.tokenization import NOT_CUT
+
+_CONTEXT = 2048  # where none is asked for: a phone's memory is spent on it
+
+
+def run_decoder_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
+    """Export as `spec` asks; raises as `exporters.pipeline.run_export`."""
+    with staged_folder(spec.output, spec.force, ours=is_ours) as folder:
+        artifacts = _write(spec, folder, watch)
+        release()
+        bundle = Bundle.open(folder)
+        rows = check_writing_bundle(bundle, read_golden(bundle), lambda what: watch(f"comparing {what}"))
+        write_verification(rows, folder)
+        write_card(bundle, rows)
+        gate(rows, spec.strict)
+    return ExportResult(spec.output, artifacts, tuple(rows))
+
+
+def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
+    """Everything but what is attested. The PyTorch model is in memory no longer than this."""
+    watch(f"loading {spec.model}")
+    source = open_source(spec.model, GENERATION)
+    blocks = describe_decoder(source.model)
+    context = min(spec.context or _CONTEXT, blocks.context)
+    ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
+    copy_source_files(source, folder)
+    keep_origin(source.folder, folder)
+    watch("asking the PyTorch model for reference answers")
+    generation = generation_of(source)
+    make_golden(source.model, source.tokenizer, context, generation.stop, twins_of(blocks, ids)).write(folder)
+    release()
+    artifacts = dict(_write_artifacts(blocks, ids, context, folder, watch))
+    limit = min(source.tokenizer.model_max_length, blocks.context)
+    tokenizer = Tokenizer(limit, truncation=NOT_CUT, tokenizer_class=type(source.tokenizer).__name__)
+    save_manifest(origin_of(source), TaskInfo(GENERATION, generation=generation), tokenizer, artifacts, folder)
+    return artifacts
+
+
+def twins_of(blocks: DecoderModel, artifact_ids: Sequence[str]) -> dict[str, DecoderModel]:
+    """The blocks as each artifact holds them, for those whose weights are coarser than the model's."""
+    ids = [i for i in artifact_ids if not i.endswith("/fp32")]
+    return {i: as_stored(i, RECIPES[i.split("/")[1]](blocks)) for i in ids}
+
+
+def _write_artifacts(
+    blocks: DecoderModel, artifact_ids: list[str], context: int, folder: Path, watch: Watch
+) -> Iterator[tuple[str, Artifact]]:
+    """One artifact after the other; the weights of a recipe are computed once for all its formats."""
+    for recipe, ids in groupby(artifact_ids, key=lambda artifact_id: artifact_id.split("/")[1]):
+        quantized = RECIPES[recipe](blocks)
+        for artifact_id in ids:
+            watch(f"writing {artifact_id}")
+            writer = import_module(f"exporters.formats.{artifact_id.split('/')[0]}")
+            lowered = writer.lower_decoder(as_stored(artifact_id, quantized), recipe, folder, context)
+            release()
+            yield artifact_id, describe_artifact(folder, artifact_id, lowered)
+
+
+def generation_of(source: HuggingFaceSource) -> Generation:
+    """What ends an answer, and the model's own sampling, from generation_config.json and the tokenizer."""
+    config = source.model.generation_config
+    ends = config.eos_token_id
+    stop = {*(ends if isinstance(ends, list) else [ends]), source.tokenizer.eos_token_id} - {None}
+    sampling: Mapping[str, Any] = {
+        "temperature": config.temperature or 1.0,
+        "top_k": config.top_k or 0,
+        "top_p": config.top_p or 1.0,
+        "min_p": getattr(config, "min_p", None) or 0.0,
+    }
+    special = {
+        name: str(token) for name, token in source.tokenizer.special_tokens_map.items() if isinstance(token, str)
+    }
+    return Generation(
+        stop=tuple(sorted(stop)),
+        special=special,
+        repetition_penalty=float(config.repetition_penalty or 1.0),
+        **(sampling if config.do_sample else {}),
+    )

@@ -1,0 +1,162 @@
+"""A model that writes, against the golden references: its tokenizer and chat template, then every artifact, token by
+token, in one go and in chunks, and by what it writes on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from exporters.memory import release
+from exporters.metrics import divergence, log_softmax
+from exporters.progress import Watch, silent
+from exporters.verification.artifacts import CHECKERS
+from exporters.verification.limits import Against, limits_for
+from exporters.verification.rows import Row, Status, here, not_checked
+from mobile_llm.bundle import Bundle
+from mobile_llm.bundle.golden import GOLDEN_JSON, GOLDEN_TENSORS
+from mobile_llm.bundle.golden_decoder import REFERENCE, Expected, GoldenDecoder, Written
+from mobile_llm.errors import BackendUnavailable, UnsupportedModel, VerificationFailed
+from mobile_llm.generation.engine import DecoderEngine
+
+NOISE = 1e-3  # logits: where the likeliest token is less far above the second, another order of sums may swap them
+
+
+def check_decoder(bundle: Bundle, artifact_id: str, golden: GoldenDecoder, watch: Watch = silent) -> Iterator[Row]:
+    """The rows of one artifact: as a phone runs it against the model, and where its weights are coarser its exact
+    view against the twin."""
+    artifact = bundle.manifest.artifacts[artifact_id]
+    backend, package = CHECKERS[artifact.format][0]
+    yield from _check_in(bundle, artifact_id, golden, "reference", backend, package, watch)
+    if artifact.precision != "fp32":
+        yield from _check_in(bundle, artifact_id, golden, "twin", f"{artifact.format}-exact", package, watch)
+
+
+def _check_in(
+    bundle: Bundle,
+    artifact_id: str,
+    golden: GoldenDecoder,
+    against: Against,
+    backend: str,
+    package: str,
+    watch: Watch,
+) -> Iterator[Row]:
+    watch(f"{artifact_id} in {backend}")
+    try:
+        with DecoderEngine.open(bundle, artifact_id, threads=2, backend=backend) as engine:
+            where = here(f"{backend} ({package} {version(package)})")
+            yield from _DecoderCheck(engine, golden, against, where).rows()
+    except (UnsupportedModel, BackendUnavailable, PackageNotFoundError) as error:
+        yield not_checked(artifact_id, "decode", f"parity in {backend}", str(error))
+    except VerificationFailed as error:
+        yield Row(artifact_id, "decode", f"parity in {backend}", None, None, "failed", str(error), here(backend))
+    finally:
+        release()
+
+
+class _DecoderCheck:
+    """Runs the probes through one opened artifact and compares."""
+
+    def __init__(self, engine: DecoderEngine, golden: GoldenDecoder, against: Against, where: str) -> None:
+        self._engine = engine
+        self._golden = golden
+        self._against: Against = against
+        self._where = where
+        self._source = REFERENCE if against == "reference" else engine.artifact_id
+
+    def rows(self) -> Iterator[Row]:
+        expected = self._golden.expected.get(self._source)
+        if expected is None:
+            yield not_checked(self._engine.artifact_id, "decode", "parity", f"the bundle has no {self._source}")
+            return
+        sequences = self._golden.probes.sequences
+        stepped = [self._stepped(ids) for ids in sequences]
+        yield from self._measured("decode", "next_token", _compared(expected, stepped))
+        yield from self._measured("prefill", "prefill", self._read_otherwise(sequences, stepped))
+        if self._against == "twin" or self._engine.artifact.precision == "fp32":
+            yield self._greedy(self._golden.probes.written[self._source])
+
+    def _stepped(self, ids: Sequence[int]) -> np.ndarray:
+        """Logits after every token, read one by one: float32 (positions, vocabulary)."""
+        self._engine.rewind(0)
+        return np.stack([self._engine.append([token]) for token in ids])
+
+    def _read_otherwise(self, sequences: Sequence[Sequence[int]], stepped: Sequence[np.ndarray]) -> dict[str, float]:
+        """How far the last logits are from the stepped ones when a probe is read in one go, or in two chunks."""
+        worst = 0.0
+        for ids, logits in zip(sequences, stepped):
+            last = log_softmax(logits[-1:])
+            for cut in {0, len(ids) // 3}:
+                self._engine.rewind(0)
+                if cut:
+                    self._engine.append(ids[:cut])
+                other = log_softmax(self._engine.append(ids[cut:])[None])
+                worst = max(worst, float((np.exp(last) * (last - other)).sum()))
+        return {"kl": worst}
+
+    def _measured(self, entry: str, output: str, values: dict[str, float]) -> Iterator[Row]:
+        artifact = self._engine.artifact
+        limits = limits_for(output, self._against, artifact.precision, artifact.format)
+        if not limits:
+            yield not_checked(self._engine.artifact_id, entry, output, "no limit is stated for this precision")
+        for limit in limits:
+            value = values[limit.metric]
+            status: Status = "passed" if limit.holds(value) else "failed"
+            metric = limit.metric if self._against == "reference" else f"{limit.metric} to the twin, exact"
+            yield Row(self._engine.artifact_id, entry, metric, value, limit.limit, status, limit.reason, self._where)
+
+    def _greedy(self, written: Sequence[Written]) -> Row:
+        """Continuations that differ where the model itself was not undecided."""
+        wrong = sum(self._differs(one) for one in written)
+        status: Status = "failed" if wrong else "passed"
+        reason = f"nothing may differ where the model's margin is above {NOISE:g}"
+        name = "continuations that differ" if self._against == "reference" else "continuations unlike the twin's, exact"
+        return Row(self._engine.artifact_id, "greedy", name, float(wrong), 0.0, status, reason, self._where)
+
+    def _differs(self, written: Written) -> bool:
+        logits = self._engine.continue_with(written.prompt)
+        for token, margin in zip(written.tokens, written.margins):
+            if int(logits.argmax()) != token:
+                return margin > NOISE
+            if len(self._engine.tokens) == self._engine.context:
+                break
+            logits = self._engine.append([token])
+        return False
+
+
+def _compared(expected: Sequence[Expected], stepped: Sequence[np.ndarray]) -> dict[str, float]:
+    """Over all positions of all probes: mean divergence, share of equal first tokens (where the model was not
+    undecided), and the largest difference of a likely token's log-probability."""
+    divergences, same, largest = [], [], 0.0
+    for known, logits in zip(expected, stepped):
+        if not np.isfinite(logits).all():
+            raise VerificationFailed("a logit is not finite")
+        divergences.append(divergence(known.tokens, known.log_probabilities, logits))
+        decided = known.log_probabilities[:, 0] - known.log_probabilities[:, 1] > NOISE
+        same.append((logits.argmax(-1) == known.tokens[:, 0])[decided])
+        found = np.take_along_axis(log_softmax(logits), known.tokens.astype(np.int64), axis=-1)
+        largest = max(largest, float(np.abs(found - known.log_probabilities).max()))
+    return {
+        "kl": float(np.concatenate(divergences).mean()),
+        "top_1": float(np.concatenate(same).mean()),
+        "log_probability_difference": largest,
+    }
+
+
+def check_writing_bundle(bundle: Bundle, golden: GoldenDecoder, watch: Watch = silent) -> list[Row]:
+    """Every row there is."""
+    from exporters.verification.prompts import check_prompts
+
+    watch("tokenizer and chat template")
+    rows = list(check_prompts(bundle, golden.probes))
+    for artifact_id in bundle.manifest.artifacts:
+        rows += check_decoder(bundle, artifact_id, golden, watch)
+    return rows
+
+
+def read_golden(bundle: Bundle) -> GoldenDecoder:
+    """The bundle's golden references, their hashes known. Raises IntegrityFailed."""
+    for name in (GOLDEN_JSON, GOLDEN_TENSORS):
+        bundle.own_file(name)
+    return GoldenDecoder.read(bundle.folder)

@@ -1,0 +1,116 @@
+"""One opened decoder: a sequence of tokens, what of it the KV cache holds, and the logits of what comes next.
+
+One engine is one owner of native state: used by two threads at once it raises Busy.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from mobile_llm.backends import Decoder
+from mobile_llm.bundle import Artifact, Bundle, Manifest
+from mobile_llm.engine import find_backend
+from mobile_llm.errors import BackendUnavailable, Busy, ContextFull, InvalidInput, WrongTask
+
+
+class DecoderEngine:
+    """An artifact with a KV cache, opened once its files are checked. Use as a context manager or `close()` it."""
+
+    def __init__(self, bundle: Bundle, artifact_id: str, artifact: Artifact, decoder: Decoder) -> None:
+        self.bundle = bundle
+        self.artifact_id = artifact_id
+        self.artifact = artifact
+        self._decoder = decoder
+        self._read: list[int] = []
+        self._owner = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | Path | Bundle,
+        artifact: str | None = None,
+        threads: int | None = None,
+        backend: str | None = None,
+    ) -> DecoderEngine:
+        """As `Engine.open`. Raises WrongTask for an artifact that keeps no cache."""
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        artifact_id, chosen = opened.choose(artifact)
+        if chosen.cache is None:
+            raise WrongTask(f"{artifact_id} of {opened.folder.name} has no KV cache, so it writes no text")
+        module = find_backend(opened, chosen, backend)
+        if not hasattr(module, "open_decoder"):
+            raise BackendUnavailable(f"the backend {backend or chosen.format!r} runs no models that write text")
+        return cls(opened, artifact_id, chosen, module.open_decoder(opened.folder, chosen, threads))
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.bundle.manifest
+
+    @property
+    def context(self) -> int:
+        """The most tokens that a prompt and its answer have together."""
+        return self._decoder.context
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """What has been read."""
+        return tuple(self._read)
+
+    def append(self, ids: Sequence[int]) -> np.ndarray:
+        """Read tokens, and give the logits (vocabulary,) of what comes after them.
+
+        Raises ContextFull where they do not fit, InvalidInput for none.
+        """
+        if not ids:
+            raise InvalidInput("no tokens to read; a prompt has at least one")
+        room = self.context - len(self._read)
+        if len(ids) > room:
+            raise ContextFull(
+                f"{len(ids)} more tokens do not fit: {len(self._read)} of the context's {self.context} are taken; "
+                "shorten the prompt, or export with a longer --context"
+            )
+        with self._owned():
+            logits = self._decoder.append(ids)
+            self._read += ids
+            return logits
+
+    def continue_with(self, ids: Sequence[int]) -> np.ndarray:
+        """Make `ids` the whole sequence, and give the logits after it. What it begins with and was read before is
+        not read again; the last token always is, since only reading gives logits."""
+        same = next((i for i, (a, b) in enumerate(zip(self._read, ids)) if a != b), min(len(self._read), len(ids)))
+        kept = max(0, min(same, len(ids) - 1))
+        self.rewind(kept)
+        return self.append(list(ids[kept:]))
+
+    def rewind(self, position: int) -> None:
+        """Forget all tokens from `position` on."""
+        with self._owned():
+            self._decoder.rewind(position)
+            del self._read[position:]
+
+    def close(self) -> None:
+        """Free native memory."""
+        self._decoder.close()
+
+    def __enter__(self) -> DecoderEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _owned(self) -> Iterator[None]:
+        if not self._owner.acquire(blocking=False):
+            raise Busy("this engine is in use by another thread; open one engine per thread, or wait")
+        try:
+            yield
+        finally:
+            self._owner.release()

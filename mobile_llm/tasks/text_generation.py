@@ -1,0 +1,113 @@
+"""Text generation: a prompt or a conversation in, what the model writes out. Greedy by default.
+
+Not covered: several answers at once, streaming (sessions will).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mobile_llm.bundle import Bundle
+from mobile_llm.bundle.manifest import Generation
+from mobile_llm.errors import IntegrityFailed, InvalidInput, InvalidSpec
+from mobile_llm.generation.engine import DecoderEngine
+from mobile_llm.generation.sampler import Sampler
+from mobile_llm.generation.template import ChatTemplate, Message
+from mobile_llm.tasks.tokenization import TextTokenizer
+
+TEMPLATE_FILE = "chat_template.jinja"
+Finish = Literal["stop", "length", "context"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was written. `finish` says why it ended: at a `stop` token or string, at the `length` asked for, or
+    because the `context` is full."""
+
+    text: str
+    tokens: tuple[int, ...]
+    prompt_tokens: int
+    finish: Finish
+
+
+class ChatModel:
+    """A model that writes, over one engine. Prompts that begin as the one before are not read again."""
+
+    def __init__(self, engine: DecoderEngine) -> None:
+        self.engine = engine
+        self._tokenizer = TextTokenizer(engine.bundle)
+        self._generation = engine.manifest.task.generation or Generation(stop=())
+        self._template = chat_template(engine.bundle)
+
+    def generate(
+        self,
+        prompt: str | Sequence[Message],
+        max_tokens: int = 256,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+    ) -> Answer:
+        """Write what follows a text, or the answer to a conversation, which goes through the model's chat template.
+
+        Raises ContextFull for a prompt that does not fit, InvalidInput for one that is empty or a conversation that
+        the template refuses, InvalidSpec for settings that cannot be.
+        """
+        if max_tokens < 1:
+            raise InvalidSpec(f"max_tokens is {max_tokens}; ask for at least one")
+        ids = self.encode(prompt)
+        choose = (sampler or Sampler()).start(seed)
+        logits = self.engine.continue_with(ids)
+        written: list[int] = []
+        while True:
+            token = choose(logits, [*ids, *written])
+            if token in self._generation.stop:
+                return self._answer(written, ids, "stop")
+            written.append(token)
+            if any(text in self._tokenizer.decode(written) for text in stop):
+                return self._answer(written, ids, "stop", stop)
+            if len(written) == max_tokens:
+                return self._answer(written, ids, "length")
+            if len(self.engine.tokens) == self.engine.context:
+                return self._answer(written, ids, "context")
+            logits = self.engine.append([token])
+
+    def encode(self, prompt: str | Sequence[Message]) -> list[int]:
+        """A prompt's ids. A conversation's template writes the special tokens itself."""
+        if isinstance(prompt, str):
+            ids = self._tokenizer.encode(prompt).ids
+        elif self._template is None:
+            raise InvalidInput(f"this model has no chat template ({TEMPLATE_FILE}); pass the prompt as one text")
+        else:
+            ids = self._tokenizer.encode(self._template.render(prompt), special=False).ids
+        if not ids:
+            raise InvalidInput("the prompt is empty; a model that writes needs at least one token to begin with")
+        return list(ids)
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _answer(self, written: list[int], prompt: list[int], finish: Finish, stop: Sequence[str] = ()) -> Answer:
+        text = self._tokenizer.decode(written)
+        places = [text.find(s) for s in stop if s in text]
+        return Answer(text[: min(places)] if places else text, tuple(written), len(prompt), finish)
+
+
+def chat_template(bundle: Bundle) -> ChatTemplate | None:
+    """A bundle's template, None where it has none. Raises IntegrityFailed for a file that cannot be read."""
+    if not any(file.path == TEMPLATE_FILE for file in bundle.manifest.files):
+        return None
+    try:
+        source = bundle.own_file(TEMPLATE_FILE).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise IntegrityFailed(f"{TEMPLATE_FILE} is not UTF-8; fetch the bundle again") from None
+    generation = bundle.manifest.task.generation
+    return ChatTemplate(source, generation.special if generation else None)
+
+
+ENGINE = DecoderEngine
+
+
+def open_task(engine: DecoderEngine) -> ChatModel:
+    return ChatModel(engine)
