@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from mobile_llm.backends.onnx_decoder import OnnxDecoder, decoder_of
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact, EntryPoint
 from mobile_llm.errors import BackendUnavailable, IntegrityFailed
@@ -26,20 +27,7 @@ class OnnxSession:
     """One `InferenceSession`; ONNX has a single entry, so `entry` only binds names."""
 
     def __init__(self, path: Path, threads: int | None, extensions: bool = False) -> None:
-        options = ort.SessionOptions()
-        if extensions:
-            register_extensions(options)
-        options.log_severity_level = 3
-        # Where x86 has no VNNI, sums of int8 products would saturate; no phone's do. No effect on other CPUs.
-        options.add_session_config_entry("session.x64quantprecision", "1")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-            options.inter_op_num_threads = 1
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own, unexported exception types
-            reason = str(error).splitlines()[0]
-            raise IntegrityFailed(f"onnxruntime {ort.__version__} cannot open {path.name}: {reason}") from None
+        self._session = _opened(path, threads, extensions)
 
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         feeds = {
@@ -55,6 +43,27 @@ class OnnxSession:
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxSession:
     return OnnxSession(inside(bundle, artifact.path), threads, extensions=EXTENSIONS in artifact.minimum)
+
+
+def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxDecoder:
+    return decoder_of(_opened(inside(bundle, artifact.path), threads), artifact)
+
+
+def _opened(path: Path, threads: int | None, extensions: bool = False) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    if extensions:
+        register_extensions(options)
+    options.log_severity_level = 3
+    # Where x86 has no VNNI, sums of int8 products would saturate; no phone's do. No effect on other CPUs.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own, unexported exception types
+        reason = str(error).splitlines()[0]
+        raise IntegrityFailed(f"onnxruntime {ort.__version__} cannot open {path.name}: {reason}") from None
 
 
 def register_extensions(options: ort.SessionOptions) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 
 from exporters.architectures.blocks import Attention, Disentangled, Linear, RelativeBias, Rotary
 from exporters.architectures.positions import keys_by_distance, queries_by_distance, relative_bias, rotary_tables
-from exporters.architectures.weights import Quantized, Weight
 from exporters.formats.onnx.graph import CONTRIB, FLOAT, Graph
+from exporters.formats.onnx.products import joined
 
 _MASKED = -1e4
 
@@ -36,8 +36,7 @@ def scores(
 def packed(attention: Attention) -> Linear:
     """Query, key and value as one product: their rows one after the other, scales too."""
     parts = (attention.query, attention.key, attention.value)
-    name = f"{attention.query.weight.name.rsplit('.', 2)[0]}.query_key_value"
-    return Linear(_joined(f"{name}.weight", [part.weight for part in parts]), _joined_bias(f"{name}.bias", parts))
+    return joined(f"{attention.query.weight.name.rsplit('.', 2)[0]}.query_key_value", *parts)
 
 
 def _rotated(graph: Graph, value: str, attention: Attention, theta: float, limit: int) -> str:
@@ -145,16 +144,3 @@ def sequence_length(graph: Graph, ids: str) -> str:
         "sequence length",
         lambda: graph.node("Slice", [graph.node("Shape", [ids]), graph.vector(1), graph.vector(2)]),
     )
-
-
-def _joined(name: str, weights: list[Weight]) -> Weight:
-    quantized = [weight.quantized for weight in weights if weight.quantized]
-    if not quantized:
-        return Weight(name, np.concatenate([weight.floats for weight in weights]))
-    integers = np.concatenate([q.integers for q in quantized])
-    return Weight(name, Quantized(integers, np.concatenate([q.scale for q in quantized]), quantized[0].bits))
-
-
-def _joined_bias(name: str, parts: tuple[Linear, ...]) -> Weight | None:
-    biases = [part.bias for part in parts if part.bias]
-    return _joined(name, biases) if biases else None

@@ -24,6 +24,7 @@ from exporters.architectures.blocks import (
     Pooling,
 )
 from exporters.architectures.weights import Quantized, Weight
+from exporters.formats.onnx.activations import activation
 from exporters.formats.onnx.attention import packed, scores, sequence_length
 from exporters.formats.onnx.graph import BOOL, CONTRIB, FLOAT, INT32, INT64, Graph
 
@@ -102,13 +103,7 @@ class OnnxEncoderBuilder:
         return self._graph.node("Add", [product, self._float(linear.bias)]) if linear.bias else product
 
     def activation(self, hidden: str, kind: Activation) -> str:
-        if kind == "gelu":
-            return self._graph.node("Gelu", [hidden], domain=CONTRIB)
-        if kind == "gelu_tanh":
-            return self._graph.node("FastGelu", [hidden], domain=CONTRIB)
-        if kind == "silu":
-            return self._graph.node("Mul", [hidden, self._graph.node("Sigmoid", [hidden])])
-        return self._graph.node({"relu": "Relu", "tanh": "Tanh"}[kind], [hidden])
+        return activation(self._graph, hidden, kind)
 
     def pool(self, hidden: str, mask: str, pooling: Pooling) -> str:
         pooled = {"cls": self._pool_cls, "mean": self._pool_mean, "max": self._pool_max}[pooling.mode](hidden, mask)

@@ -1,7 +1,8 @@
 """Writing an ONNX file node by node: names, constants stored once, contrib operators beside standard ones.
 
 Operator semantics: https://onnx.ai/onnx/operators and, for `com.microsoft`, onnxruntime's ContribOperators.md.
-Files stop at 2 GB (protobuf's limit); larger models would need external data, which is not written yet.
+A file stops at 2 GB, protobuf's limit. A graph that keeps its large constants beside it, in one file that a runtime
+maps into memory instead of reading it, has no such limit.
 """
 
 from __future__ import annotations
@@ -21,18 +22,23 @@ OPSET = 17
 CONTRIB = "com.microsoft"
 EXTENSIONS = "ai.onnx.contrib"  # of onnxruntime-extensions
 _LARGEST = 2**31 - 1
+_BESIDE = 1024  # bytes from which a constant is worth a place beside the file
+_PAGE = 4096  # what a mapping starts at
 
 
 class Graph:
-    """A graph under construction. Values are their names."""
+    """A graph under construction. Values are their names. With `beside` large constants go into a file of their own:
+    of those the arrays are kept as they are given, which may be views, and copied only as they are written."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, beside: bool = False) -> None:
         self._model = onnx.ModelProto(ir_version=8, producer_name="mobile_llm")
         self._graph = self._model.graph
         self._graph.name = name
         self._constants: set[str] = set()
         self._domains = {""}
         self._shared: dict[str, str] = {}
+        self._beside = beside
+        self._large: list[tuple[TensorProto, np.ndarray]] = []
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
         self._graph.input.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -47,7 +53,10 @@ class Graph:
             self._constants.add(name)
             tensor = self._graph.initializer.add(name=name, dims=values.shape)
             tensor.data_type = helper.np_dtype_to_tensor_dtype(values.dtype)
-            tensor.raw_data = np.ascontiguousarray(values).tobytes()
+            if self._beside and values.nbytes >= _BESIDE:
+                self._large.append((tensor, values))
+            else:
+                tensor.raw_data = np.ascontiguousarray(values).tobytes()
         return name
 
     def vector(self, *sizes: int) -> str:
@@ -86,15 +95,18 @@ class Graph:
         self,
         op: str,
         inputs: Sequence[str],
-        outputs: int,
+        outputs: int | Sequence[str],
         output: str = "",
         domain: str = "",
         **attributes: Any,
     ) -> list[str]:
-        """Add an operator with several outputs, which are named after the operator and its place."""
+        """Add an operator with several outputs, which are named after the operator and its place, or as given; "" is
+        one that is not wanted."""
         self._domains.add(domain)
         base = output or f"{op}_{len(self._graph.node)}"
-        names = [base] if outputs == 1 else [f"{base}.{i}" for i in range(outputs)]
+        if isinstance(outputs, int):
+            outputs = [base] if outputs == 1 else [f"{base}.{i}" for i in range(outputs)]
+        names = list(outputs)
         node = helper.make_node(op, inputs, names, name=f"{base}/node", domain=domain, **attributes)
         self._graph.node.append(node)
         return names
@@ -116,6 +128,8 @@ class Graph:
         if model.ByteSize() > _LARGEST:
             raise UnsupportedModel(f"{path.name} would exceed 2 GB, ONNX's limit for one file; choose int8")
         path.parent.mkdir(parents=True, exist_ok=True)
+        if self._large:
+            _write_beside(path.with_name(f"{path.name}_data"), self._large)
         path.write_bytes(model.SerializeToString(deterministic=True))
 
     def model(self) -> onnx.ModelProto:
@@ -125,6 +139,17 @@ class Graph:
             if domain in self._domains:
                 self._model.opset_import.append(helper.make_opsetid(domain, 1))
         return self._model
+
+
+def _write_beside(path: Path, constants: Sequence[tuple[TensorProto, np.ndarray]]) -> None:
+    """One after the other in the order in which they came, each on a page of its own."""
+    with path.open("wb") as file:
+        for tensor, values in constants:
+            file.write(bytes(-file.tell() % _PAGE))
+            tensor.data_location = TensorProto.EXTERNAL
+            place = {"location": path.name, "offset": file.tell(), "length": values.nbytes}
+            tensor.external_data.extend(onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in place.items())
+            file.write(np.ascontiguousarray(values).data)
 
 
 FLOAT = TensorProto.FLOAT

@@ -1,0 +1,99 @@
+"""The decoder family in ONNX, laid out for onnxruntime's CPU kernels on phones.
+
+GroupQueryAttention holds the cache, turns queries and keys by their positions and keeps windows and soft caps; query,
+key and value go into it as one product, unless queries and keys are normalized first or the three are stored in
+different ways. A sum and the RMS norm after it are one operator. Gate and up are one product. Logits are those of the
+last position: both parts of the residual are cut before the last norm.
+
+Covered: a batch of one, or of sequences without padding; with padding, as GroupQueryAttention has it, on the right.
+Not covered: padding on the left, logits at every position.
+"""
+
+from __future__ import annotations
+
+from exporters.architectures.blocks import Activation, FeedForward, GatedFeedForward, Norm
+from exporters.architectures.decoders.blocks import AnyNorm, CausalAttention, DecoderModel, RmsNorm
+from exporters.formats.onnx.activations import activation
+from exporters.formats.onnx.attention_cached import CachedAttention
+from exporters.formats.onnx.graph import CONTRIB, FLOAT, INT64, Graph
+from exporters.formats.onnx.products import Products, alike, joined
+
+_END = 2**63 - 1
+
+
+class OnnxDecoderBuilder:
+    """Implements `DecoderBuilder`; values are names of the graph, (batch, sequence, width)."""
+
+    def __init__(self, graph: Graph, model: DecoderModel, context: int) -> None:
+        self._graph = graph
+        self._products = Products(graph)
+        self._ids = graph.input("input_ids", INT64, ("batch", "sequence"))
+        self._attention = CachedAttention(graph, self._products, self._ids, context)
+
+    def embed(self, model: DecoderModel) -> str:
+        g = self._graph
+        hidden = self._products.rows(model.words, self._ids)
+        if model.embedding_scale != 1.0:
+            hidden = g.node("Mul", [hidden, g.number(model.embedding_scale)])
+        if model.positions is None:
+            return hidden
+        places = self._attention.positions(model.position_offset)
+        return g.node("Add", [hidden, self._products.rows(model.positions, places)])
+
+    def norm(self, hidden: str, norm: AnyNorm) -> str:
+        if isinstance(norm, RmsNorm):
+            return self._attention.rms(hidden, norm)
+        return self._layer_norm(hidden, norm)
+
+    def add_norm(self, hidden: str, added: str, norm: AnyNorm) -> tuple[str, str]:
+        g = self._graph
+        if isinstance(norm, Norm):
+            # A Sum, since an Add would be fused into SkipLayerNormalization, which takes longer than the two.
+            total = g.node("Sum", [hidden, added])
+            return total, self._layer_norm(total, norm)
+        inputs = [hidden, added, g.constant(norm.weight.name, norm.gain())]
+        total, normed = f"{norm.weight.name}.sum", f"{norm.weight.name}.normed"
+        outputs = [normed, "", "", total]
+        g.nodes("SkipSimplifiedLayerNormalization", inputs, outputs, normed, CONTRIB, epsilon=norm.eps)
+        return total, normed
+
+    def attention(self, normed: str, attention: CausalAttention, layer: int) -> str:
+        return self._attention.attend(normed, attention, layer)
+
+    def feed_forward(self, normed: str, feed_forward: FeedForward | GatedFeedForward) -> str:
+        if isinstance(feed_forward, GatedFeedForward):
+            gate, up = self._gate_and_up(normed, feed_forward)
+            expanded = self._graph.node("Mul", [self._activated(gate, feed_forward.activation), up])
+        else:
+            expanded = self._activated(self._products.linear(normed, feed_forward.up), feed_forward.activation)
+        return self._products.linear(expanded, feed_forward.down)
+
+    def asked_for(self, hidden: str, added: str) -> tuple[str, str]:
+        g = self._graph
+        last = [g.vector(-1), g.vector(_END), g.vector(1)]
+        return g.node("Slice", [hidden, *last]), g.node("Slice", [added, *last])
+
+    def logits(self, normed: str, model: DecoderModel) -> None:
+        g = self._graph
+        table = self._products.by_table(normed, model.words) if model.tied else ""
+        logits = table or self._products.linear(normed, model.head)
+        if model.soft_cap is not None:
+            capped = g.node("Tanh", [g.node("Mul", [logits, g.number(1 / model.soft_cap)])])
+            logits = g.node("Mul", [capped, g.number(model.soft_cap)])
+        g.node("Identity", [logits], "logits")
+        g.output("logits", FLOAT, ("batch", 1, model.vocabulary))
+        self._attention.outputs()
+
+    def _gate_and_up(self, normed: str, feed_forward: GatedFeedForward) -> list[str]:
+        gate, up = feed_forward.gate, feed_forward.up
+        if not alike(gate, up):
+            return [self._products.linear(normed, part) for part in (gate, up)]
+        both = joined(f"{up.weight.name.rsplit('.', 2)[0]}.gate_up", gate, up)
+        return self._graph.nodes("Split", [self._products.linear(normed, both)], 2, axis=-1)
+
+    def _activated(self, hidden: str, kind: Activation) -> str:
+        return activation(self._graph, hidden, kind)
+
+    def _layer_norm(self, hidden: str, norm: Norm) -> str:
+        parts = [self._products.floats(part) for part in (norm.weight, norm.bias) if part]
+        return self._graph.node("LayerNormalization", [hidden, *parts], epsilon=norm.eps, axis=-1)

@@ -1,0 +1,139 @@
+"""Products with stored weights, and lookups in stored tables, in the form that onnxruntime's kernels take them.
+
+Covered: float32 and float16 (stored so, computed in float32), int8 per channel, integers in blocks of a power of two
+from 16 on. Not covered: other blocks, zero points.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from exporters.architectures.blocks import Linear
+from exporters.architectures.weights import Quantized, Weight
+from exporters.formats.onnx.graph import CONTRIB, FLOAT, Graph
+from mobile_llm.errors import UnsupportedModel
+
+_SMALLEST_BLOCK = 16
+_INT8_ACTIVATIONS = 4  # the accuracy level at which MatMulNBits rounds activations to int8, block by block
+
+
+def alike(*linears: Linear) -> bool:
+    """Whether the weights are stored in one way, so that they can be one product."""
+    return len({_kind(linear.weight) for linear in linears}) == 1
+
+
+def joined(name: str, *linears: Linear) -> Linear:
+    """Several linear layers of one input as one: their rows one after the other, scales and biases too."""
+    weight = _joined(f"{name}.weight", [linear.weight for linear in linears])
+    if not any(linear.bias for linear in linears):
+        return Linear(weight)
+    biases = [linear.bias or Weight("", np.zeros(linear.weight.shape[0], np.float32)) for linear in linears]
+    return Linear(weight, _joined(f"{name}.bias", biases))
+
+
+class Products:
+    """Adds products and lookups to `graph`; values are (batch, sequence, width)."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def linear(self, hidden: str, linear: Linear) -> str:
+        product = self._product(hidden, linear.weight)
+        return self._graph.node("Add", [product, self.floats(linear.bias)]) if linear.bias else product
+
+    def by_table(self, hidden: str, table: Weight) -> str:
+        """The product with every row of a table that is looked up too, and stored once."""
+        g, quantized = self._graph, table.quantized
+        if quantized and not quantized.per_channel:
+            return self._block_product(hidden, table.name, quantized)
+        transposed = g.node("Transpose", [self._table(table)], perm=[1, 0])
+        if quantized:
+            return self._integer_product(hidden, transposed, table.name, quantized)
+        return g.node("MatMul", [hidden, self._widened(transposed, table)])
+
+    def rows(self, table: Weight, ids: str) -> str:
+        """Rows of a table; of what is not float32 the few that are looked up are widened."""
+        g, quantized = self._graph, table.quantized
+        if quantized and not quantized.per_channel:
+            return self._block_rows(table.name, quantized, ids)
+        found = self._widened(g.node("Gather", [self._table(table), ids], axis=0), table)
+        if not quantized:
+            return found
+        scale = g.node("Gather", [g.constant(f"{table.name}.scale", quantized.scale), ids], axis=0)
+        return g.node("Mul", [found, scale])
+
+    def floats(self, weight: Weight) -> str:
+        """A constant of a few numbers, such as a bias, in float32."""
+        return self._graph.constant(weight.name, weight.float32())
+
+    def _product(self, hidden: str, weight: Weight) -> str:
+        g, quantized = self._graph, weight.quantized
+        if not quantized:
+            stored = g.constant(f"{weight.name}.T", weight.floats.T)
+            return g.node("MatMul", [hidden, self._widened(stored, weight)])
+        if quantized.per_channel and quantized.bits == 8:
+            integers = g.constant(f"{weight.name}.T", quantized.integers.T)
+            return self._integer_product(hidden, integers, weight.name, quantized)
+        return self._block_product(hidden, weight.name, quantized)
+
+    def _integer_product(self, hidden: str, integers: str, name: str, weight: Quantized) -> str:
+        scale = self._graph.constant(f"{name}.channel_scale", weight.scale[:, 0])
+        return self._graph.node("DynamicQuantizeMatMul", [hidden, integers, scale], domain=CONTRIB)
+
+    def _block_product(self, hidden: str, name: str, weight: Quantized) -> str:
+        return self._graph.node(
+            "MatMulNBits",
+            [hidden, *self._blocks(name, weight)],
+            domain=CONTRIB,
+            K=weight.shape[1],
+            N=weight.shape[0],
+            bits=weight.bits,
+            block_size=weight.block,
+            accuracy_level=_INT8_ACTIVATIONS,
+        )
+
+    def _block_rows(self, name: str, weight: Quantized, ids: str) -> str:
+        g = self._graph
+        integers, scale = self._blocks(name, weight)
+        return g.node(
+            "GatherBlockQuantized",
+            [g.node("Reshape", [integers, g.vector(len(weight.integers), -1)]), ids, scale],
+            domain=CONTRIB,
+            bits=weight.bits,
+            block_size=weight.block,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+
+    def _blocks(self, name: str, weight: Quantized) -> tuple[str, str]:
+        """uint8 (out, blocks, bytes of a block) with the middle of the range for zero, and scales (out, blocks)."""
+        block = weight.block
+        if block < _SMALLEST_BLOCK or block & (block - 1):
+            raise UnsupportedModel(
+                f"{name} has {block} integers to a scale; onnxruntime takes 16, 32, 64 …: quantize in such blocks"
+            )
+        stored = (weight.integers + np.int16(1 << (weight.bits - 1))).astype(np.uint8)
+        packed = stored[:, 0::2] | stored[:, 1::2] << 4 if weight.bits == 4 else stored
+        shaped = packed.reshape(*weight.scale.shape, -1)
+        return self._graph.constant(name, shaped), self._graph.constant(f"{name}.scale", weight.scale)
+
+    def _table(self, table: Weight) -> str:
+        return self._graph.constant(table.name, table.quantized.integers if table.quantized else table.floats)
+
+    def _widened(self, value: str, weight: Weight) -> str:
+        """float32 of what is stored in fewer bits."""
+        narrow = weight.quantized or weight.floats.dtype != np.float32
+        return self._graph.node("Cast", [value], to=FLOAT) if narrow else value
+
+
+def _kind(weight: Weight) -> tuple[object, ...]:
+    quantized = weight.quantized
+    return (quantized.bits, quantized.block) if quantized else (weight.floats.dtype,)
+
+
+def _joined(name: str, weights: list[Weight]) -> Weight:
+    quantized = [weight.quantized for weight in weights if weight.quantized]
+    if not quantized:
+        return Weight(name, np.concatenate([weight.floats for weight in weights]))
+    integers = np.concatenate([q.integers for q in quantized])
+    return Weight(name, Quantized(integers, np.concatenate([q.scale for q in quantized]), quantized[0].bits))

@@ -1,0 +1,91 @@
+"""Decoders in onnxruntime: one graph for prefill and decode, its KV cache in buffers of our own.
+
+Past and present of a layer are the same buffer, into which GroupQueryAttention writes new rows: nothing is copied from
+step to step. Buffers begin small and double while a text grows, up to the context; what is forgotten stays in them
+until it is written over. A batch of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime as ort
+
+from mobile_llm.bundle.manifest import Artifact, EntryPoint, KvCache
+from mobile_llm.errors import IntegrityFailed
+
+_FIRST_CAPACITY = 256
+
+
+class OnnxDecoder:
+    """Runs a session whose inputs and outputs are those of `entry`, with a cache as `cache` describes it."""
+
+    def __init__(self, session: ort.InferenceSession, entry: EntryPoint, cache: KvCache) -> None:
+        self._session = session
+        self._entry = entry
+        self._cache = cache
+        self._position = 0
+        self._bound = session.io_binding()
+        self._mask = np.ones(cache.context, np.int64)
+        self._logits = np.empty(int(entry.outputs["logits"].shape[-1]), np.float32)
+        self._bind_output("logits", self._logits, (1, 1, len(self._logits)))
+        self._buffers: dict[str, np.ndarray] = {}
+        self._reserve(min(_FIRST_CAPACITY, cache.context))
+
+    @property
+    def context(self) -> int:
+        return self._cache.context
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    def append(self, ids: Sequence[int]) -> np.ndarray:
+        total = self._position + len(ids)
+        if total > self._capacity:
+            self._reserve(min(max(total, 2 * self._capacity), self.context))
+        tokens = np.asarray(ids, np.int64)
+        self._bind_input("input_ids", tokens, (1, len(ids)))
+        self._bind_input("attention_mask", self._mask, (1, total))
+        self._session.run_with_iobinding(self._bound)
+        self._position = total
+        return self._logits.copy()
+
+    def rewind(self, position: int) -> None:
+        self._position = min(position, self._position)
+
+    def close(self) -> None:
+        del self._bound, self._session
+        self._buffers.clear()
+
+    def _reserve(self, capacity: int) -> None:
+        """Move each layer's key and value into a buffer of `capacity` tokens, one after the other."""
+        self._capacity = capacity
+        shape = (1, self._cache.kv_heads, capacity, self._cache.head_dim)
+        for role in [role for role in self._entry.inputs if role.startswith(("key.", "value."))]:
+            buffer = np.empty(shape, self._cache.dtype)
+            if role in self._buffers:
+                buffer[:, :, : self._position] = self._buffers[role][:, :, : self._position]
+            self._buffers[role] = buffer
+            self._bind_input(role, buffer, shape)
+            self._bind_output(role, buffer, shape)
+
+    def _bind_input(self, role: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+        """Let the session read `values`, which have to stay where they are until it has run."""
+        name = self._entry.inputs[role].name
+        self._bound.bind_input(name, "cpu", 0, values.dtype.type, shape, values.ctypes.data)
+
+    def _bind_output(self, role: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+        name = self._entry.outputs[role].name
+        self._bound.bind_output(name, "cpu", 0, values.dtype.type, shape, values.ctypes.data)
+
+
+def decoder_of(session: ort.InferenceSession, artifact: Artifact) -> OnnxDecoder:
+    """Raises IntegrityFailed for an artifact whose manifest describes no decoder of this kind."""
+    entries = artifact.entry_points.get("decode", ())
+    if artifact.cache is None or artifact.cache.kind != "grown" or len(entries) != 1:
+        raise IntegrityFailed(
+            f"{artifact.path} has no single decode entry with a grown cache in its manifest; export the bundle again"
+        )
+    return OnnxDecoder(session, entries[0], artifact.cache)
