@@ -78,8 +78,9 @@ def _decoder_entry(model: DecoderModel, cache: KvCache) -> EntryPoint:
 
 def _caches(cache: KvCache, prefix: str, length: str) -> dict[str, TensorBinding]:
     shape = ("batch", cache.kv_heads, length, cache.head_dim)
+    sizes = {length: (0, cache.context)}
     places = [(layer, kind) for layer in range(cache.layers) for kind in ("key", "value")]
-    return {f"{kind}.{n}": TensorBinding(f"{prefix}.{n}.{kind}", cache.dtype, shape) for n, kind in places}
+    return {f"{kind}.{n}": TensorBinding(f"{prefix}.{n}.{kind}", cache.dtype, shape, sizes) for n, kind in places}
 
 
 def _entry(model: EncoderModel) -> EntryPoint:
