@@ -15,6 +15,8 @@ import pytest
 from tests.reference import inserted
 
 README = Path(__file__).parent.parent / "README.md"
+# What its Python programs print, in their order
+PRINTED = (r"(good|bad) [01]\.\d+\n", r"\(5, 4\)\n")
 
 
 def blocks(language: str) -> list[str]:
@@ -60,7 +62,7 @@ def toured(place: Path) -> dict[str, subprocess.CompletedProcess[str]]:
 
 def test_the_tour_has_commands_and_a_program() -> None:
     assert len(commands()) > 8
-    assert len(blocks("python")) == 1
+    assert len(blocks("python")) == len(PRINTED)
 
 
 @pytest.mark.slow
@@ -71,8 +73,8 @@ def test_every_command_of_the_tour_runs(line: str, toured: dict[str, subprocess.
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("toured")
-def test_the_python_of_the_tour_runs(place: Path) -> None:
-    (program,) = blocks("python")
+@pytest.mark.parametrize(("program", "printed"), zip(blocks("python"), PRINTED), ids=["tour", "module"])
+def test_the_python_of_the_readme_runs(program: str, printed: str, place: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert re.fullmatch(r"(good|bad) [01]\.\d+\n", done.stdout)
+    assert re.fullmatch(printed, done.stdout)

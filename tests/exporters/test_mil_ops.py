@@ -66,6 +66,7 @@ CASES = [
     _case("logical_not", x=BOOLS),
     _case("shape", x=X),
     *(_case(op, x=X, axes=[-1], keep_dims=True) for op in REDUCTIONS),
+    *(_case("reduce_argmax", note, x=X, axis=1, keep_dims=kept) for note, kept in (("", False), ("kept", True))),
     *(_case(op, "two axes", x=X, axes=[0, 2], keep_dims=False) for op in REDUCTIONS),
     *(_case(op, "all axes", x=X) for op in REDUCTIONS),
     _case("cast", "to int32", x=X * np.float32(1.7), dtype="int32"),
