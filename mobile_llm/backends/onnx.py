@@ -27,7 +27,7 @@ class OnnxSession:
     """One `InferenceSession`; ONNX has a single entry, so `entry` only binds names."""
 
     def __init__(self, path: Path, threads: int | None, extensions: bool = False) -> None:
-        self._session = _opened(path, threads, extensions)
+        self._session = opened(path, threads, extensions)
 
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         feeds = {
@@ -46,10 +46,11 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxS
 
 
 def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxDecoder:
-    return decoder_of(_opened(inside(bundle, artifact.path), threads), artifact)
+    return decoder_of(opened(inside(bundle, artifact.path), threads), artifact)
 
 
-def _opened(path: Path, threads: int | None, extensions: bool = False) -> ort.InferenceSession:
+def opened(path: Path, threads: int | None, extensions: bool = False) -> ort.InferenceSession:
+    """The file as a session of our settings. Raises IntegrityFailed, BackendUnavailable."""
     options = ort.SessionOptions()
     if extensions:
         register_extensions(options)

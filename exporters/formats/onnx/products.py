@@ -14,6 +14,7 @@ from exporters.formats.onnx.graph import CONTRIB, FLOAT, Graph
 from mobile_llm.errors import UnsupportedModel
 
 _SMALLEST_BLOCK = 16
+_SMALLEST_RANGE = 1e-20
 _INT8_ACTIVATIONS = 4  # the accuracy level at which MatMulNBits rounds activations to int8, block by block
 
 
@@ -42,14 +43,16 @@ class Products:
         return self._graph.node("Add", [product, self.floats(linear.bias)]) if linear.bias else product
 
     def by_table(self, hidden: str, table: Weight) -> str:
-        """The product with every row of a table that is looked up too, and stored once."""
+        """The product of one token with every row of a table that is looked up too, and stored once."""
         g, quantized = self._graph, table.quantized
         if quantized and not quantized.per_channel:
             return self._block_product(hidden, table.name, quantized)
-        transposed = g.node("Transpose", [self._table(table)], perm=[1, 0])
         if quantized:
+            transposed = g.node("Transpose", [self._table(table)], perm=[1, 0])
             return self._integer_product(hidden, transposed, table.name, quantized)
-        return g.node("MatMul", [hidden, self._widened(transposed, table)])
+        # Transposed in the product: a Transpose would be a second copy in memory while the file is opened.
+        inputs = [hidden, self._widened(self._table(table), table)]
+        return g.node("FusedMatMul", inputs, domain=CONTRIB, transB=1)
 
     def rows(self, table: Weight, ids: str) -> str:
         """Rows of a table; of what is not float32 the few that are looked up are widened."""
@@ -59,8 +62,8 @@ class Products:
         found = self._widened(g.node("Gather", [self._table(table), ids], axis=0), table)
         if not quantized:
             return found
-        scale = g.node("Gather", [g.constant(f"{table.name}.scale", quantized.scale), ids], axis=0)
-        return g.node("Mul", [found, scale])
+        scale = g.node("Gather", [self._channel_scale(table.name, quantized), ids], axis=0)
+        return g.node("Mul", [found, g.node("Unsqueeze", [scale, g.vector(-1)])])
 
     def floats(self, weight: Weight) -> str:
         """A constant of a few numbers, such as a bias, in float32."""
@@ -72,13 +75,25 @@ class Products:
             stored = g.constant(f"{weight.name}.T", weight.floats.T)
             return g.node("MatMul", [hidden, self._widened(stored, weight)])
         if quantized.per_channel and quantized.bits == 8:
-            integers = g.constant(f"{weight.name}.T", quantized.integers.T)
-            return self._integer_product(hidden, integers, weight.name, quantized)
+            return self._token_product(hidden, weight.name, quantized)
         return self._block_product(hidden, weight.name, quantized)
 
+    def _token_product(self, hidden: str, name: str, weight: Quantized) -> str:
+        """A product whose int8 activations are rounded token by token: rows are divided by their largest entry before
+        it and multiplied by that after it. A decoder's first token carries values hundreds of times larger than the
+        others', which with one range for all would keep a bit or two in a prompt, and all eight when read alone."""
+        g = self._graph
+        largest = g.node("ReduceMax", [g.node("Abs", [hidden])], axes=[-1], keepdims=1)
+        scale = g.node("Max", [largest, g.number(_SMALLEST_RANGE)])
+        integers = g.constant(f"{name}.T", weight.integers.T)
+        return g.node("Mul", [self._integer_product(g.node("Div", [hidden, scale]), integers, name, weight), scale])
+
     def _integer_product(self, hidden: str, integers: str, name: str, weight: Quantized) -> str:
-        scale = self._graph.constant(f"{name}.channel_scale", weight.scale[:, 0])
-        return self._graph.node("DynamicQuantizeMatMul", [hidden, integers, scale], domain=CONTRIB)
+        inputs = [hidden, integers, self._channel_scale(name, weight)]
+        return self._graph.node("DynamicQuantizeMatMul", inputs, domain=CONTRIB)
+
+    def _channel_scale(self, name: str, weight: Quantized) -> str:
+        return self._graph.constant(f"{name}.scale", weight.scale[:, 0])
 
     def _block_product(self, hidden: str, name: str, weight: Quantized) -> str:
         return self._graph.node(
