@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mobile_llm.backends.native import native_stderr_silenced
+from mobile_llm.backends.tflite_decoder import TfliteDecoder, open_file
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact, EntryPoint
 from mobile_llm.errors import BackendUnavailable, IntegrityFailed
@@ -54,3 +55,7 @@ def open_with(interpreter: Any, bundle: Path, artifact: Artifact, threads: int |
             return TfliteSession(interpreter(model_path=str(path), num_threads=threads))
     except (ValueError, RuntimeError) as error:
         raise IntegrityFailed(f"{path.name} is not a TFLite file that can be opened: {error}") from None
+
+
+def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteDecoder:
+    return open_file(inside(bundle, artifact.path), artifact, threads)

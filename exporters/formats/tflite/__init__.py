@@ -1,16 +1,21 @@
-"""TFLite artifacts (LiteRT). Shapes are static: one signature per length, `encode_32`, `encode_64`, …, that
-share their weights; the batch is one."""
+"""TFLite artifacts (LiteRT). Shapes are static; signatures share their weights, and the batch is one. Encoders have
+one signature per length, `encode_32`, `encode_64`, …; what decoders have stands in `signatures.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from exporters.architectures.blocks import EncoderModel
+from exporters.architectures.decoders.blocks import DecoderModel
+from exporters.architectures.decoders.walk import build_decoder
 from exporters.architectures.encoder import build_encoder
 from exporters.formats.lowered import Lowered, static_lengths, static_outputs
+from exporters.formats.tflite.signatures import Shape, cache_of, entry_points, shapes
 from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
 
 PRECISIONS = ("fp32", "fp16", "int8")
+DECODER_PRECISIONS = ("fp32", "fp16", "int8", "int4")
 # GELU with exact erf and per-channel dynamic int8 came with TensorFlow 2.17's runtime.
 _MINIMUM = {"tflite": "2.17", "android": "6.0", "ios": "12.0"}
 
@@ -30,6 +35,26 @@ def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
     path = f"tflite/{precision}.tflite"
     file.save(bundle / path)
     return Lowered(path, {"encode": tuple(_entry(model, length) for length in lengths)}, _MINIMUM)
+
+
+def lower_decoder(model: DecoderModel, precision: str, bundle: Path, context: int) -> Lowered:
+    """Write `model` as `bundle/tflite/PRECISION.tflite`, for texts of up to `context` tokens."""
+    path = f"tflite/{precision}.tflite"
+    write_decoder(model, bundle / path, shapes(context), context)
+    return Lowered(path, entry_points(model, context), _MINIMUM, cache_of(model, context))
+
+
+def write_decoder(model: DecoderModel, path: Path, shapes: Sequence[Shape], context: int) -> None:
+    """One file with a signature for each shape."""
+    from exporters.formats.tflite.decoder import Joined, TfliteDecoderBuilder
+    from exporters.formats.tflite.flatbuffer import Model, Subgraph
+
+    file, joined = Model(), Joined()
+    for shape in shapes:
+        graph = Subgraph(file, shape.signature)
+        build_decoder(model, TfliteDecoderBuilder(graph, shape, context, joined))
+        graph.finish()
+    file.save(path)
 
 
 def _entry(model: EncoderModel, length: int) -> EntryPoint:

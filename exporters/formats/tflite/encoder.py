@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from exporters.architectures.blocks import (
     Activation,
     Attention,
@@ -23,12 +21,12 @@ from exporters.architectures.blocks import (
 )
 from exporters.architectures.weights import Weight
 from exporters.formats.tflite.attention import Scores
-from exporters.formats.tflite.flatbuffer import Ops, Subgraph, Types, options
+from exporters.formats.tflite.flatbuffer import Ops, Subgraph, Types
+from exporters.formats.tflite.layers import Layers
 from exporters.formats.tflite.nodes import Nodes
 
 # What padding's scores get added. exp(-10000) is 0 in float32, and float16 can still hold the sum.
 _MASKED = 1e4
-_NO_BIAS = -1
 
 
 class TfliteEncoderBuilder:
@@ -40,6 +38,7 @@ class TfliteEncoderBuilder:
         self._length = length
         self._outputs = outputs
         self._nodes = Nodes(graph)
+        self._layers = Layers(self._nodes)
         self._scores = Scores(self._nodes, length, limit)
 
     def input(self, name: str) -> int:
@@ -84,33 +83,16 @@ class TfliteEncoderBuilder:
         return self._nodes.binary("Add", hidden, residual)
 
     def norm(self, hidden: int, norm: Norm) -> int:
-        n = self._nodes
-        centered = n.binary("Sub", hidden, n.reduce(Ops.MEAN, hidden, 1))
-        variance = n.reduce(Ops.MEAN, n.binary("Mul", centered, centered), 1)
-        inverse = n.unary(Ops.RSQRT, n.binary("Add", variance, self._graph.number(norm.eps)))
-        scaled = n.binary("Mul", n.binary("Mul", centered, inverse), n.floats(norm.weight))
-        return n.binary("Add", scaled, n.floats(norm.bias)) if norm.bias else scaled
+        return self._layers.norm(hidden, norm)
 
     def first_token(self, hidden: int) -> int:
         return self._nodes.slice(hidden, (0, 0), (1, self._graph.shape(hidden)[-1]))
 
     def linear(self, hidden: int, linear: Linear) -> int:
-        weight = linear.weight
-        stored = self._graph.integers(weight.name, weight.quantized) if weight.quantized else self._nodes.floats(weight)
-        bias = self._nodes.floats(linear.bias) if linear.bias else _NO_BIAS
-        shape = (*self._graph.shape(hidden)[:-1], weight.shape[0])
-        settings = options("FullyConnected", keepNumDims=True, asymmetricQuantizeInputs=True)
-        # Version 9 is the first with per-channel integer weights over float activations.
-        version = 9 if weight.quantized else 1
-        return self._graph.op(Ops.FULLY_CONNECTED, [hidden, stored, bias], shape, settings, version)
+        return self._layers.linear(hidden, linear)
 
     def activation(self, hidden: int, kind: Activation) -> int:
-        if kind in ("gelu", "gelu_tanh"):
-            settings = options("Gelu", approximate=kind == "gelu_tanh")
-            return self._graph.op(Ops.GELU, [hidden], self._graph.shape(hidden), settings)
-        if kind == "silu":
-            return self._nodes.binary("Mul", hidden, self._nodes.unary(Ops.LOGISTIC, hidden))
-        return self._nodes.unary({"relu": Ops.RELU, "tanh": Ops.TANH}[kind], hidden)
+        return self._layers.activation(hidden, kind)
 
     def pool(self, hidden: int, mask: int, pooling: Pooling) -> int:
         n, pooled = self._nodes, self._pooled(hidden, mask, pooling)
@@ -136,14 +118,4 @@ class TfliteEncoderBuilder:
 
     def _lookup(self, table: Weight, ids: int) -> int:
         """Rows of a table: (1, sequence) -> (sequence, hidden)."""
-        flat = self._nodes.reshape(ids, (self._length,), Types.INT32)
-        shape = (self._length, table.shape[1])
-        if table.quantized:
-            rows = [flat, self._graph.integers(table.name, table.quantized)]
-            return self._graph.op(Ops.EMBEDDING_LOOKUP, rows, shape, version=4)
-        stored = self._graph.constant(table.name, table.floats)
-        if table.floats.dtype == np.float32:
-            return self._graph.op(Ops.EMBEDDING_LOOKUP, [flat, stored], shape)
-        # Only the rows that were looked up are widened, not the table.
-        rows16 = self._graph.op(Ops.GATHER, [stored, flat], shape, options("Gather"), dtype=Types.FLOAT16)
-        return self._nodes.dequantize(rows16)
+        return self._layers.lookup(table, self._nodes.reshape(ids, (self._length,), Types.INT32))

@@ -54,6 +54,13 @@ class Model:
             self._model.buffers.append(buffer)
         return self._buffers[name]
 
+    def packed(self, name: str, integers: np.ndarray) -> int:
+        """Index of the buffer with 4-bit integers, the first of two in the lower half of a byte."""
+        if name in self._buffers:
+            return self._buffers[name]
+        halves = integers.view(np.uint8) & 0xF
+        return self.buffer(name, halves[:, 0::2] | (halves[:, 1::2] << 4))
+
     def per_channel(self, name: str, weight: Quantized) -> Any:
         """The scales of an integer matrix, shared by the subgraphs that use it."""
         if name not in self._scales:
@@ -115,9 +122,9 @@ class Subgraph:
         self._graph.tensors.append(tensor)
         return len(self._graph.tensors) - 1
 
-    def input(self, name: str, shape: Sequence[int]) -> int:
-        """An int32 input of the signature."""
-        self._inputs[name] = self.tensor(f"{self.name}_{name}", shape, Types.INT32)
+    def input(self, name: str, shape: Sequence[int], dtype: int = Types.INT32) -> int:
+        """An input of the signature."""
+        self._inputs[name] = self.tensor(f"{self.name}_{name}", shape, dtype)
         return self._inputs[name]
 
     def output(self, name: str, tensor: int) -> None:
@@ -135,6 +142,15 @@ class Subgraph:
         if name not in self._constants:
             index = self.constant(name, weight.integers)
             self._graph.tensors[index].quantization = self.model.per_channel(name, weight)
+        return self._constants[name]
+
+    def blocks(self, name: str, weight: Quantized) -> int:
+        """A matrix of 4-bit integers, two in a byte, with a float16 scale for each block of a row."""
+        if name not in self._constants:
+            scales = self.constant(f"{name} scales", weight.scale.astype(np.float16))
+            buffer = self.model.packed(name, weight.integers)
+            self._constants[name] = self.tensor(name, weight.shape, Types.INT4, buffer)
+            self._graph.tensors[self._constants[name]].quantization = _in_blocks(scales, weight.block)
         return self._constants[name]
 
     def ints(self, *values: int) -> int:
@@ -187,6 +203,16 @@ class _SharedQuantization(schema.QuantizationParametersT):
         if self._packed is None or self._packed[0] is not builder:
             self._packed = (builder, super().Pack(builder))
         return self._packed[1]
+
+
+def _in_blocks(scales: int, size: int) -> Any:
+    """Symmetric scales per block: `scales` is the tensor that holds them."""
+    found = schema.QuantizationParametersT()
+    found.quantizedDimension = 0
+    found.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+    found.details = schema.BlockwiseQuantizationT()
+    found.details.scales, found.details.zeroPoints, found.details.blockSize = scales, -1, size
+    return found
 
 
 def options(kind: str, **values: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,6 +61,8 @@ class Nodes:
         return self.graph.op(op, [a, self.graph.ints(axis)], shape, options("Reducer", keepDims=True))
 
     def reshape(self, a: int, shape: Sequence[int], dtype: int = Types.FLOAT32) -> int:
+        if math.prod(shape) != math.prod(self.graph.shape(a)):
+            raise ValueError(f"{self.graph.shape(a)} has not as many entries as {tuple(shape)}")
         settings = options("Reshape", newShape=np.array(shape, np.int32))
         return self.graph.op(Ops.RESHAPE, [a, self.graph.ints(*shape)], shape, settings, dtype=dtype)
 
@@ -76,11 +79,16 @@ class Nodes:
         shape[axis] = self.graph.shape(rows)[0]
         return self.graph.op(Ops.GATHER, [table, rows], shape, options("Gather", axis=axis))
 
-    def concatenate(self, a: int, b: int) -> int:
+    def columns(self, a: int, first: int, count: int) -> int:
+        """`count` entries of the last axis."""
+        shape = self.graph.shape(a)
+        return self.slice(a, (*(0 for _ in shape[:-1]), first), (*shape[:-1], count))
+
+    def concatenate(self, *parts: int) -> int:
         """Along the last axis."""
-        shape = list(self.graph.shape(a))
-        shape[-1] += self.graph.shape(b)[-1]
-        return self.graph.op(Ops.CONCATENATION, [a, b], shape, options("Concatenation", axis=len(shape) - 1))
+        shape = list(self.graph.shape(parts[0]))
+        shape[-1] = sum(self.graph.shape(part)[-1] for part in parts)
+        return self.graph.op(Ops.CONCATENATION, parts, shape, options("Concatenation", axis=len(shape) - 1))
 
     def matmul(self, a: int, b: int, transpose: bool = False) -> int:
         rows, columns = self.graph.shape(a)[-2], self.graph.shape(b)[-2 if transpose else -1]

@@ -1,0 +1,106 @@
+"""Attention over a cache and new tokens, for one static shape of both.
+
+In two parts, so that the cache is never copied: scores with the cache and with the new tokens apart, one softmax over
+both, two weighted sums. Queries that share a key are stacked below each other instead of repeating keys and values.
+"""
+
+from __future__ import annotations
+
+from exporters.architectures.decoders.blocks import CausalAttention, RmsNorm
+from exporters.formats.tflite.flatbuffer import Ops, Types
+from exporters.formats.tflite.nodes import Nodes
+from exporters.formats.tflite.positions import Positions
+
+
+def rms_norm(nodes: Nodes, hidden: int, norm: RmsNorm) -> int:
+    """Over the last axis. The gain is no part of what follows: integers stay the same in every format."""
+    n, axis = nodes, len(nodes.graph.shape(hidden)) - 1
+    mean = n.reduce(Ops.MEAN, n.binary("Mul", hidden, hidden), axis)
+    inverse = n.unary(Ops.RSQRT, n.binary("Add", mean, n.graph.number(norm.eps)))
+    gain = n.graph.constant(f"{norm.weight.name} gain", norm.gain())
+    return n.binary("Mul", n.binary("Mul", hidden, inverse), gain)
+
+
+class CachedAttention:
+    """Of `rows` new tokens and the `cached` rows of the caches; 0 for none. Physical names follow LiteRT-LM: whole
+    caches `kv_cache_k_N` and `kv_cache_v_N` (1, kv_heads, cached, head_dim) go in, the rows of the new tokens
+    `kv_slice_k_N` and `kv_slice_v_N` (1, kv_heads, rows, head_dim) come out."""
+
+    def __init__(self, nodes: Nodes, positions: Positions, rows: int, cached: int) -> None:
+        self._nodes, self._graph = nodes, nodes.graph
+        self._positions = positions
+        self._rows, self._cached = rows, cached
+
+    def context(self, projected: tuple[int, ...], attention: CausalAttention, layer: int) -> int:
+        """Queries, keys and values (rows, heads * head_dim) -> (rows, heads * head_dim)."""
+        query, key, value = self._split(projected, attention)
+        self._graph.output(f"kv_slice_k_{layer}", key)
+        self._graph.output(f"kv_slice_v_{layer}", value)
+        scores = self._scores_of_new(query, key, attention)
+        if not self._cached:
+            return self._merged(self._nodes.matmul(self._nodes.softmax(scores), value), attention)
+        return self._merged(self._with_cache(query, value, scores, attention, layer), attention)
+
+    def _with_cache(self, query: int, value: int, scores: int, attention: CausalAttention, layer: int) -> int:
+        n, size = self._nodes, (1, attention.kv_heads, self._cached, attention.head_dim)
+        keys, values = (self._graph.input(f"kv_cache_{kind}_{layer}", size, Types.FLOAT32) for kind in "kv")
+        past = self._capped(n.matmul(query, keys, transpose=True), attention)
+        past = self._masked(past, self._positions.mask_of_cache(attention.window), attention)
+        chances = n.softmax(n.concatenate(past, scores))
+        of_past = n.matmul(n.columns(chances, 0, self._cached), values)
+        of_new = n.columns(chances, self._cached, self._rows)
+        # A product with the one row is cheaper than a matrix product.
+        added = n.binary("Mul", of_new, value) if self._rows == 1 else n.matmul(of_new, value)
+        return n.binary("Add", of_past, added)
+
+    def _scores_of_new(self, query: int, key: int, attention: CausalAttention) -> int:
+        scores = self._capped(self._nodes.matmul(query, key, transpose=True), attention)
+        if self._rows == 1:
+            return scores
+        return self._masked(scores, self._positions.mask_of_new(attention.window), attention)
+
+    def _split(self, projected: tuple[int, ...], attention: CausalAttention) -> tuple[int, int, int]:
+        """Positions and scale applied: queries (1, kv_heads, groups * rows, head_dim), keys and values (1, kv_heads,
+        rows, head_dim)."""
+        n, sizes = self._nodes, (attention.heads, attention.kv_heads, attention.kv_heads)
+        query, key, value = (
+            n.reshape(x, (self._rows, heads, attention.head_dim)) for x, heads in zip(projected, sizes)
+        )
+        query, key = self._normed(query, attention.query_norm), self._normed(key, attention.key_norm)
+        if attention.rope:
+            query, key = (self._positions.turned(x, attention.rope) for x in (query, key))
+        query = n.scaled(query, attention.scale)
+        return tuple(self._heads_first(x, attention) for x in (query, key, value))  # type: ignore[return-value]
+
+    def _normed(self, heads: int, norm: RmsNorm | None) -> int:
+        return rms_norm(self._nodes, heads, norm) if norm else heads
+
+    def _heads_first(self, value: int, attention: CausalAttention) -> int:
+        below = self._graph.shape(value)[1] // attention.kv_heads * self._rows
+        moved = value if self._rows == 1 else self._nodes.transpose(value, (1, 0, 2))
+        return self._nodes.reshape(moved, (1, attention.kv_heads, below, attention.head_dim))
+
+    def _capped(self, scores: int, attention: CausalAttention) -> int:
+        return soft_capped(self._nodes, scores, attention.soft_cap)
+
+    def _masked(self, scores: int, mask: int, attention: CausalAttention) -> int:
+        n, shape = self._nodes, self._graph.shape(scores)
+        if self._rows == 1:
+            return n.binary("Add", scores, mask)
+        apart = n.reshape(scores, (1, attention.heads, self._rows, shape[-1]))
+        return n.reshape(n.binary("Add", apart, mask), shape)
+
+    def _merged(self, context: int, attention: CausalAttention) -> int:
+        """(1, kv_heads, groups * rows, head_dim) -> (rows, heads * head_dim)"""
+        n, width = self._nodes, attention.heads * attention.head_dim
+        if self._rows == 1:
+            return n.reshape(context, (1, width))
+        heads = n.reshape(context, (attention.heads, self._rows, attention.head_dim))
+        return n.reshape(n.transpose(heads, (1, 0, 2)), (self._rows, width))
+
+
+def soft_capped(nodes: Nodes, value: int, cap: float | None) -> int:
+    """`cap * tanh(value / cap)`, or the value itself."""
+    if cap is None:
+        return value
+    return nodes.scaled(nodes.unary(Ops.TANH, nodes.scaled(value, 1 / cap)), cap)

@@ -1,0 +1,129 @@
+"""The decoder family in TFLite, for one static shape: so many new tokens after a cache of so many rows.
+
+Laid out for XNNPACK: two-dimensional hidden states (rows, hidden), query with key and value and gate with up as one
+layer each. Norm gains and scales are operators of their own: the integers are the same in every format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from exporters.architectures.blocks import FeedForward, GatedFeedForward, Linear
+from exporters.architectures.decoders.blocks import AnyNorm, CausalAttention, DecoderModel, RmsNorm
+from exporters.architectures.weights import Quantized, Weight
+from exporters.formats.tflite.cached import CachedAttention, rms_norm, soft_capped
+from exporters.formats.tflite.flatbuffer import Ops, Subgraph, Types
+from exporters.formats.tflite.layers import Layers
+from exporters.formats.tflite.nodes import Nodes
+from exporters.formats.tflite.positions import Positions
+from exporters.formats.tflite.signatures import Shape
+
+
+class Joined:
+    """Layers of the same input as one, joined once for all signatures of a file."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Linear | None] = {}
+
+    def __call__(self, *linears: Linear) -> Linear | None:
+        """None where they are not stored alike, as where a recipe keeps one of them in more bits."""
+        name = " + ".join(linear.weight.name for linear in linears)
+        if name not in self._known:
+            value = _stacked([linear.weight for linear in linears])
+            self._known[name] = None if value is None else Linear(Weight(name, value), _biases(name, linears))
+        return self._known[name]
+
+
+class TfliteDecoderBuilder:
+    """Implements `DecoderBuilder` over one subgraph; values are tensor indices. Inputs: `tokens` and `input_pos`
+    int32 (1, rows), the caches, and where rows > 1 `last_row` int32 (1,), the row whose logits are asked for; rows
+    behind it are padding. Outputs: `logits` float32 (1, vocabulary), and the new rows of the caches."""
+
+    def __init__(self, graph: Subgraph, shape: Shape, context: int, joined: Joined) -> None:
+        self._graph, self._shape, self._joined = graph, shape, joined
+        self._nodes = Nodes(graph)
+        self._layers = Layers(self._nodes)
+        self._tokens = graph.input("tokens", (1, shape.rows))
+        self._positions = Positions(self._nodes, self._layers, shape.rows, shape.cached, context)
+        self._last = graph.input("last_row", (1,)) if shape.rows > 1 else -1
+        self._attention = CachedAttention(self._nodes, self._positions, shape.rows, shape.cached)
+
+    def embed(self, model: DecoderModel) -> int:
+        n, ids = self._nodes, self._nodes.reshape(self._tokens, (self._shape.rows,), Types.INT32)
+        hidden = self._layers.lookup(model.words, ids)
+        if model.embedding_scale != 1:
+            hidden = n.scaled(hidden, model.embedding_scale)
+        if model.positions:
+            hidden = n.binary("Add", hidden, self._positions.learned(model.positions, model.position_offset))
+        return hidden
+
+    def norm(self, hidden: int, norm: AnyNorm) -> int:
+        if isinstance(norm, RmsNorm):
+            return rms_norm(self._nodes, hidden, norm)
+        return self._layers.norm(hidden, norm)
+
+    def add_norm(self, hidden: int, added: int, norm: AnyNorm) -> tuple[int, int]:
+        total = self._nodes.binary("Add", hidden, added)
+        return total, self.norm(total, norm)
+
+    def attention(self, normed: int, attention: CausalAttention, layer: int) -> int:
+        projected = self._several(normed, attention.query, attention.key, attention.value)
+        return self._layers.linear(self._attention.context(projected, attention, layer), attention.output)
+
+    def feed_forward(self, normed: int, feed_forward: FeedForward | GatedFeedForward) -> int:
+        if isinstance(feed_forward, GatedFeedForward):
+            gate, up = self._several(normed, feed_forward.gate, feed_forward.up)
+            expanded = self._nodes.binary("Mul", self._layers.activation(gate, feed_forward.activation), up)
+        else:
+            expanded = self._layers.activation(self._layers.linear(normed, feed_forward.up), feed_forward.activation)
+        return self._layers.linear(expanded, feed_forward.down)
+
+    def asked_for(self, hidden: int, added: int) -> tuple[int, int]:
+        if self._shape.rows == 1:
+            return hidden, added
+        selector = self._selector()
+        return self._nodes.matmul(selector, hidden), self._nodes.matmul(selector, added)
+
+    def logits(self, normed: int, model: DecoderModel) -> None:
+        logits = self._layers.linear(normed, model.head)
+        self._graph.output("logits", soft_capped(self._nodes, logits, model.soft_cap))
+
+    def _selector(self) -> int:
+        """(1, rows): 1 at the row asked for, else 0. A product with it stays inside XNNPACK, a gather would not."""
+        n = self._nodes
+        places = self._graph.constant(f"places_{self._shape.rows}", np.arange(self._shape.rows, dtype=np.float32)[None])
+        apart = n.unary(Ops.ABS, n.binary("Sub", places, n.reshape(n.cast(self._last), (1, 1))))
+        return n.larger(n.binary("Sub", self._graph.number(1.0), apart), 0.0)
+
+    def _several(self, hidden: int, *linears: Linear) -> tuple[int, ...]:
+        """The outputs of layers with the same input, computed as one where they can be."""
+        joined = self._joined(*linears)
+        if joined is None:
+            return tuple(self._layers.linear(hidden, linear) for linear in linears)
+        together, sizes = self._layers.linear(hidden, joined), [linear.weight.shape[0] for linear in linears]
+        return tuple(self._nodes.columns(together, sum(sizes[:i]), size) for i, size in enumerate(sizes))
+
+
+def _stacked(weights: list[Weight]) -> np.ndarray | Quantized | None:
+    values = [weight.value for weight in weights]
+    integers = [value for value in values if isinstance(value, Quantized)]
+    floats = [value for value in values if not isinstance(value, Quantized)]
+    if len({value.dtype for value in floats}) + len({(value.bits, value.block) for value in integers}) > 1:
+        return None
+    if floats:
+        return np.concatenate(floats)
+    return replace(
+        integers[0],
+        integers=np.concatenate([value.integers for value in integers]),
+        scale=np.concatenate([value.scale for value in integers]),
+    )
+
+
+def _biases(name: str, linears: tuple[Linear, ...]) -> Weight | None:
+    """The biases one after the other; zeros for a layer without."""
+    if not any(linear.bias for linear in linears):
+        return None
+    found = [linear.bias.floats if linear.bias else np.zeros(linear.weight.shape[0], np.float32) for linear in linears]
+    return Weight(f"{name} bias", np.concatenate(found))
