@@ -40,7 +40,7 @@ class StatefulDecoder:
     def append(self, ids: Sequence[int]) -> np.ndarray:
         """Float32 logits (vocabulary,) after the last of `ids`. Where it raises, the position stays."""
         total = self._position + len(ids)
-        feeds = {
+        feeds: dict[str, np.ndarray] = {
             "input_ids": np.array([ids], np.int32),
             "causal_mask": np.zeros((1, 1, 1, total + 1), np.float16),
         }

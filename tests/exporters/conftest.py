@@ -28,7 +28,7 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2Config", {**_GPT2, "bos_token_id": 1, "eos_token_id": 2}),
     "llama": ("LlamaConfig", {**_SMALL, "tie_word_embeddings": True}),
     "mistral": ("MistralConfig", {**_SMALL, "sliding_window": 8}),
-    "opt": ("OPTConfig", {**_SMALL, "ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "opt": ("OPTConfig", {**_SMALL, "num_key_value_heads": 4, "ffn_dim": 48, "word_embed_proj_dim": 32}),
     "phi3": ("Phi3Config", {**_SMALL, "sliding_window": None}),
     "qwen2": ("Qwen2Config", _SMALL),
     "qwen3": ("Qwen3Config", {**_SMALL, "head_dim": 16}),

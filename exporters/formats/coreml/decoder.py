@@ -108,13 +108,15 @@ class MilDecoderBuilder:
         joined = self._constants.linears(normed, attention.query, attention.key, attention.value)
         rows = mb.reshape(x=joined, shape=[1, -1, heads + 2 * kv_heads, attention.head_dim])
         rows = mb.transpose(x=rows, perm=[0, 2, 1, 3])
-        if attention.query_norm is None and attention.key_norm is None:
-            turned, value = mb.split(x=rows, split_sizes=[heads + kv_heads, kv_heads], axis=1)
-            query, key = mb.split(x=self._turned(turned, attention), split_sizes=[heads, kv_heads], axis=1)
-            return [query, key, value]
+        if attention.query_norm is None and attention.key_norm is None:  # both are turned at once
+            both, value = mb.split(x=rows, split_sizes=[heads + kv_heads, kv_heads], axis=1)
+            return [*mb.split(x=self._turned(both, attention), split_sizes=[heads, kv_heads], axis=1), value]
         query, key, value = mb.split(x=rows, split_sizes=[heads, kv_heads, kv_heads], axis=1)
-        normed_two = [self.norm(x, n) if n else x for x, n in ((query, attention.query_norm), (key, attention.key_norm))]
-        return [*(self._turned(x, attention) for x in normed_two), value]
+        query, key = (self._placed(*x, attention) for x in ((query, attention.query_norm), (key, attention.key_norm)))
+        return [query, key, value]
+
+    def _placed(self, rows: Any, norm: RmsNorm | None, attention: CausalAttention) -> Any:
+        return self._turned(self.norm(rows, norm) if norm else rows, attention)
 
     def _turned(self, value: Any, attention: CausalAttention) -> Any:
         return self._timeline.turned(value, attention.rope, self._context) if attention.rope else value

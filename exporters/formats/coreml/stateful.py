@@ -32,7 +32,7 @@ _MINIMUM = {"coreml": "9", "ios": "18.0", "macos": "15.0"}
 def write(model: DecoderModel, precision: str, bundle: Path, context: int) -> Lowered:
     """See `exporters.formats.coreml.lower_decoder`."""
     if context > model.context:
-        raise InvalidSpec(f"a context of {context} tokens: the model was made for {model.context}; ask for that or less")
+        raise InvalidSpec(f"a context of {context} tokens: the model was made for {model.context}, ask for fewer")
     cache = _cache(model, context)
     path = f"coreml/{precision}.mlpackage"
     dtype = np.float32 if precision == "fp32" else np.float16

@@ -207,8 +207,8 @@ OPS: Mapping[str, Callable[..., Any]] = {
     "cast": _cast, "linear": _linear, "matmul": _matmul, "layer_norm": _layer_norm, "softmax": _softmax,
     "gelu": _gelu, "gather": _gather, "reshape": _reshape, "transpose": _transpose, "expand_dims": _expand_dims,
     "squeeze": _squeeze, "concat": _concat, "stack": _stack, "split": _split, "slice_by_index": slice_by_index,
-    "slice_by_size": slice_by_size, "slice_update": slice_update, "tile": _tile, "fill": _fill, "range_1d": _range_1d, "clip": _clip,
-    "select": _select, "lstm": lstm, "reduce_argmax": _argmax,
+    "slice_by_size": slice_by_size, "slice_update": slice_update, "tile": _tile, "fill": _fill,
+    "range_1d": _range_1d, "clip": _clip, "select": _select, "lstm": lstm, "reduce_argmax": _argmax,
     "scaled_dot_product_attention": _attention, "read_state": read_state, "write_state": write_state,
     "constexpr_affine_dequantize": _affine_dequantize,
     "constexpr_blockwise_shift_scale": _blockwise_shift_scale,
@@ -216,3 +216,5 @@ OPS: Mapping[str, Callable[..., Any]] = {
 
 # What `states.written_in_place` puts into a program.
 INTERNAL: Mapping[str, Callable[..., Any]] = {IN_PLACE: slice_update_in_place}
+# Their results are numbers they were given, rounded and found finite before: nobody looks at a whole cache again.
+MOVING = {"read_state", "slice_update", IN_PLACE, "slice_by_index"}

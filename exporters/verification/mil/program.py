@@ -12,8 +12,6 @@ from mobile_llm.artifacts.graph import Function, Op, Tensor
 from mobile_llm.errors import InvalidInput, UnsupportedModel, VerificationFailed
 
 _FLOATS = {"float16", "float32"}
-# Operators whose results are numbers they were given, rounded and found finite before: a cache is large.
-_MOVING = {"read_state", "slice_update", "slice_update in place", "slice_by_index"}
 
 
 class Program:
@@ -22,7 +20,7 @@ class Program:
     def __init__(self, function: Function, float32: bool = False) -> None:
         """With `float32` nothing is rounded to float16. Raises UnsupportedModel for an unknown operator or
         parameter."""
-        from exporters.verification.mil.ops import INTERNAL, OPS
+        from exporters.verification.mil.ops import INTERNAL, MOVING, OPS
         from exporters.verification.mil.states import written_in_place
 
         self._function = function
@@ -30,6 +28,7 @@ class Program:
         for op in function.ops:
             _require_known(op, OPS)
         self._table = {**OPS, **INTERNAL}
+        self._moving = MOVING
         self._constants = {tensor.name: _widened(tensor) for tensor in function.constants()}
         self._ops = written_in_place(self._fold_constants(), function.outputs)
         self._dying = _last_uses(self._ops, function.outputs)
@@ -83,7 +82,7 @@ class Program:
         import torch
 
         dtype = self._function.tensors[name].dtype
-        if op.type in _MOVING:
+        if op.type in self._moving:
             return value
         if dtype in _FLOATS:
             value = value.float() if self._float32 or dtype == "float32" else value.half().float()

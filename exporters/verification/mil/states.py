@@ -38,10 +38,10 @@ def write_state(input: State, data: T) -> tuple[T, ...]:
 def written_in_place(ops: Sequence[Op], outputs: Sequence[str]) -> list[Op]:
     """The same operators, where writing a part of a state does not copy the whole: a cache is far larger than the
     rows that a call adds. Only where nobody can see the old value afterwards."""
-    uses: dict[str, list[tuple[int, str]]] = {name: [(len(ops), "output")] for name in outputs}
+    uses: dict[str, list[tuple[int, Op]]] = {}
     for place, op in enumerate(ops):
         for name in op.inputs:
-            uses.setdefault(name, []).append((place, op.type))
+            uses.setdefault(name, []).append((place, op))
     sharing: dict[str, list[str]] = {}  # values that may lie in a state's memory
     changed = list(ops)
     for place, op in enumerate(ops):
@@ -49,11 +49,17 @@ def written_in_place(ops: Sequence[Op], outputs: Sequence[str]) -> list[Op]:
             sharing.setdefault(op.arguments["input"][0], []).append(op.outputs[0])
         elif op.type == "write_state":
             (state,), (data,) = op.arguments["input"], op.arguments["data"]
-            before = changed[place - 1]
-            shared = sharing.setdefault(state, [])
-            if before.type == "slice_update" and before.outputs == (data,) and before.arguments["x"][0] in shared:
-                seen = [use for name in shared for use in uses.get(name, ())]
-                if all(at < place and kind in _COPYING for at, kind in seen):
-                    changed[place - 1] = replace(before, type=IN_PLACE)
+            before, shared = ops[place - 1], sharing.setdefault(state, [])
+            updates = before.type == "slice_update" and before.outputs == (data,) and before.arguments["x"][0] in shared
+            seen = [use for name in shared for use in uses.get(name, ())]
+            if updates and not set(shared) & set(outputs) and all(_is_over(*use, place, state) for use in seen):
+                changed[place - 1] = replace(before, type=IN_PLACE)
             shared.append(data)
     return changed
+
+
+def _is_over(at: int, user: Op, place: int, state: str) -> bool:
+    """Whether an operator before `place` left no second name for what it used."""
+    return at < place and (
+        user.type in _COPYING or (user.type == "write_state" and user.arguments["input"] == (state,))
+    )
