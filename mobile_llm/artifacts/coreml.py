@@ -26,6 +26,7 @@ _TYPES = {
 }  # fmt: skip
 _HEADER, _METADATA, _SENTINEL = 64, 64, 0xDEADBEEF
 _MODEL_PATH = "@model_path/"
+_STATE = 5  # the field of a value's type that says it is a state
 
 
 @refuse_malformed
@@ -67,16 +68,18 @@ class _Program:
         name, function = entry.text(1), entry.message(2)
         blocks = {block.text(1): block.message(2) for block in function.messages(3)}
         block = blocks[function.text(2)]
-        inputs = [_typed(named) for named in function.messages(1)]
-        tensors = {tensor.name: tensor for tensor in inputs}
+        parameters = [(named.text(1), named.message(2)) for named in function.messages(1)]
+        tensors = {name: _typed(name, kind) for name, kind in parameters}
+        inputs = tuple(name for name, kind in parameters if _STATE not in kind)
+        states = tuple(name for name, kind in parameters if _STATE in kind)
         ops = tuple(self._ops(block, tensors))
-        return Function(name, tuple(t.name for t in inputs), tuple(block.texts(2)), ops, tensors)
+        return Function(name, inputs, tuple(block.texts(2)), ops, tensors, states=states)
 
     def _ops(self, block: Message, tensors: dict[str, Tensor]) -> Iterator[Op]:
         """The operators; constants go into `tensors` instead."""
         for operation in block.messages(3):
             kind = operation.text(1)
-            outputs = [_typed(named) for named in operation.messages(3)]
+            outputs = [_typed(named.text(1), named.message(2)) for named in operation.messages(3)]
             attributes = {a.text(1): a.message(2) for a in operation.messages(5)}
             if kind == "const":
                 tensors[outputs[0].name] = self._constant(outputs[0].name, attributes["val"])
@@ -84,7 +87,7 @@ class _Program:
             if operation.messages(4):
                 raise ValueError(f"{kind} has blocks inside")
             tensors |= {tensor.name: tensor for tensor in outputs}
-            label = outputs[0].name
+            label = outputs[0].name if outputs else f"{kind}.{len(tensors)}"  # what writes a state gives nothing
             arguments = {
                 a.text(1): self._argument(a.message(2), f"{label}.{a.text(1)}", tensors) for a in operation.messages(2)
             }
@@ -120,13 +123,14 @@ class _Program:
         return Tensor(name, dtype, shape, 0, partial(_immediate, immediate, dtype, shape))
 
 
-def _typed(named: Message) -> Tensor:
-    dtype, shape = _type(named.message(2))
-    return Tensor(named.text(1), dtype, shape)
+def _typed(name: str, kind: Message) -> Tensor:
+    return Tensor(name, *_type(kind))
 
 
 def _type(message: Message) -> tuple[str, tuple[Any, ...]]:
-    """(dtype, shape) of a tensor type; a list counts as its elements."""
+    """(dtype, shape) of a tensor type, or of the tensor in a state; a list counts as its elements."""
+    if _STATE in message:
+        message = message.message(_STATE).message(1)
     tensor = message.message(1)
     if 1 not in message:
         return "?", ()

@@ -66,7 +66,8 @@ class Op:
 class Function:
     """One callable of an artifact: the graph of ONNX, a subgraph with its signature in TFLite, a function of
     a MIL program. `ops` are in an order in which they can be run. `inputs` and `outputs` name tensors;
-    `signature` maps the names a caller uses to those tensors where the two differ."""
+    `signature` maps the names a caller uses to those tensors where the two differ; `states` names tensors that the
+    artifact keeps from one call to the next, which are no inputs."""
 
     name: str
     inputs: tuple[str, ...]
@@ -74,6 +75,7 @@ class Function:
     ops: tuple[Op, ...]
     tensors: Mapping[str, Tensor]
     signature: Mapping[str, str] = field(default_factory=dict)
+    states: tuple[str, ...] = ()
 
     def constants(self) -> Iterator[Tensor]:
         return (tensor for tensor in self.tensors.values() if tensor.constant)

@@ -13,27 +13,42 @@ from typing import Any
 
 import numpy as np
 
+from mobile_llm.backends.stateful import StatefulDecoder
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact, EntryPoint
 from mobile_llm.errors import BackendUnavailable
 
 
 class CoreMlSession:
-    """A compiled `MLModel`; `threads` do not apply, the system chooses the compute unit."""
+    """A compiled `MLModel`; `threads` do not apply, the system chooses the compute unit. With `state` a run reads and
+    writes what the model keeps."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, state: Any = None) -> None:
         self._model = model
+        self._state = state
 
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         feeds = {b.name: np.ascontiguousarray(inputs[role], b.dtype) for role, b in entry.inputs.items()}
-        results = self._model.predict(feeds)
+        results = self._model.predict(feeds) if self._state is None else self._model.predict(feeds, state=self._state)
         return {role: results[binding.name] for role, binding in entry.outputs.items()}
 
     def close(self) -> None:
-        self._model = None
+        self._model = self._state = None
 
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> CoreMlSession:
+    return CoreMlSession(_loaded(bundle, artifact, None))
+
+
+def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> StatefulDecoder:
+    """Both roles run the same function. Raises BackendUnavailable anywhere but on a Mac."""
+    (entry,) = artifact.entry_points["decode"]
+    model = _loaded(bundle, artifact, entry.signature)
+    session = CoreMlSession(model, model.make_state())
+    return StatefulDecoder(artifact, session.run, session.close)
+
+
+def _loaded(bundle: Path, artifact: Artifact, function: str | None) -> Any:
     if platform.system() != "Darwin":
         raise BackendUnavailable(
             "Core ML runs on Apple systems only; choose an ONNX or TFLite artifact, or the backend coreml-evaluator"
@@ -42,4 +57,4 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> CoreM
         import coremltools
     except ImportError:
         raise BackendUnavailable('Core ML needs coremltools: pip install "mobile-llm[coreml]"') from None
-    return CoreMlSession(coremltools.models.MLModel(str(inside(bundle, artifact.path))))
+    return coremltools.models.MLModel(str(inside(bundle, artifact.path)), function_name=function)

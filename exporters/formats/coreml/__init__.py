@@ -1,7 +1,8 @@
-"""Core ML artifacts: ML programs for iOS 16 and later, any length up to the model's limit, a batch of one.
+"""Core ML artifacts: ML programs, any length up to the model's limit, a batch of one.
 
-fp32 computes in float32; fp16 and int8 in float16, which the GPU and the Neural Engine want. int8 keeps our
-integers in `constexpr_affine_dequantize`, which iOS 16 brought and so sets the minimum.
+fp32 computes in float32; the others in float16, which the GPU and the Neural Engine want. Encoders run on iOS 16,
+which brought `constexpr_affine_dequantize` for our integers; decoders on iOS 18, which brought states and blocks of
+int4 (see `stateful.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.architectures.blocks import EncoderModel
+from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.encoder import build_encoder
 from exporters.formats.lowered import Lowered, phone_outputs
 from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
@@ -31,6 +33,17 @@ def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
     path = f"coreml/{precision}.mlpackage"
     save_package(_program(model, precision), ct.target.iOS16, bundle / path)
     return Lowered(path, {"encode": (_entry(model),)}, _MINIMUM)
+
+
+def lower_decoder(model: DecoderModel, precision: str, bundle: Path, context: int) -> Lowered:
+    """Write `model` as `bundle/coreml/PRECISION.mlpackage`, its cache made for `context` tokens. Raises InvalidSpec
+    for more of them than the model was made for, UnsupportedModel for layers whose caches differ in shape."""
+    from exporters.formats.coreml.quiet import load_coremltools
+
+    load_coremltools()
+    from exporters.formats.coreml.stateful import write
+
+    return write(model, precision, bundle, context)
 
 
 def _program(model: EncoderModel, precision: str) -> Any:

@@ -1,7 +1,7 @@
 """What each MIL operator computes (coremltools' documentation of `Builder`), in torch.
 
 Functions take the operator's parameters by name: tensors, strings, and for `values` a list. Floats are float32; the
-caller rounds results to what the program declares. Not covered: convolution, control flow, images, states.
+caller rounds results to what the program declares. Not covered: convolution, control flow, images.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from torch.nn import functional
 
 from exporters.verification.mil.recurrent import lstm
+from exporters.verification.mil.slices import ints, slice_by_index, slice_by_size, slice_update, slice_update_in_place
+from exporters.verification.mil.states import IN_PLACE, read_state, write_state
 from mobile_llm.errors import UnsupportedModel
 
 T = torch.Tensor
@@ -21,10 +23,6 @@ _CASTS = {
     "fp16": torch.float32, "fp32": torch.float32, "int8": torch.int8, "uint8": torch.uint8, "int16": torch.int16,
     "int32": torch.int32, "bool": torch.bool,
 }  # fmt: skip
-
-
-def _ints(values: T) -> list[int]:
-    return [int(v) for v in values.reshape(-1)]
 
 
 def _unary(function: Callable[[T], T]) -> Callable[[T], T]:
@@ -37,7 +35,7 @@ def _binary(function: Callable[..., T]) -> Callable[[T, T], T]:
 
 def _reduction(function: Callable[[T, list[int], bool], T]) -> Callable[..., T]:
     def reduce(x: T, axes: T | None = None, keep_dims: T | None = None) -> T:
-        chosen = _ints(axes) if axes is not None else list(range(x.ndim))
+        chosen = ints(axes) if axes is not None else list(range(x.ndim))
         return function(x, chosen, bool(keep_dims))
 
     return reduce
@@ -60,7 +58,7 @@ def _matmul(x: T, y: T, transpose_x: T | None = None, transpose_y: T | None = No
 
 
 def _layer_norm(x: T, axes: T, epsilon: T, gamma: T | None = None, beta: T | None = None) -> T:
-    return functional.layer_norm(x, [x.shape[axis] for axis in _ints(axes)], gamma, beta, float(epsilon))
+    return functional.layer_norm(x, [x.shape[axis] for axis in ints(axes)], gamma, beta, float(epsilon))
 
 
 def _softmax(x: T, axis: T) -> T:
@@ -71,6 +69,14 @@ def _gelu(x: T, mode: str = "EXACT") -> T:
     if mode == "SIGMOID_APPROXIMATION":
         return x * torch.sigmoid(1.702 * x)
     return functional.gelu(x, approximate="none" if mode == "EXACT" else "tanh")
+
+
+def _attention(query: T, key: T, value: T, attn_mask: T | None = None) -> T:
+    """iOS 18, fused: what it computes inside is not rounded."""
+    scores = query @ key.mT / query.shape[-1] ** 0.5
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+    return scores.softmax(-1) @ value
 
 
 def _gather(x: T, indices: T, axis: T, batch_dims: T | None = None, validate_indices: T | None = None) -> T:
@@ -85,22 +91,22 @@ def _gather(x: T, indices: T, axis: T, batch_dims: T | None = None, validate_ind
 
 def _reshape(x: T, shape: T) -> T:
     """0 keeps the size of the same place, -1 is what is left."""
-    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(_ints(shape))])
+    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(ints(shape))])
 
 
 def _transpose(x: T, perm: T) -> T:
-    return x.permute(_ints(perm))
+    return x.permute(ints(perm))
 
 
 def _expand_dims(x: T, axes: T) -> T:
-    rank = x.ndim + len(_ints(axes))
-    for axis in sorted(a % rank for a in _ints(axes)):
+    rank = x.ndim + len(ints(axes))
+    for axis in sorted(a % rank for a in ints(axes)):
         x = x.unsqueeze(axis)
     return x
 
 
 def _squeeze(x: T, axes: T | None = None) -> T:
-    return x.squeeze() if axes is None else x.squeeze(tuple(_ints(axes)))
+    return x.squeeze() if axes is None else x.squeeze(tuple(ints(axes)))
 
 
 def _concat(values: Sequence[T], axis: T, interleave: T | None = None) -> T:
@@ -115,47 +121,17 @@ def _stack(values: Sequence[T], axis: T) -> T:
 
 def _split(x: T, axis: T, num_splits: T | None = None, split_sizes: T | None = None) -> Sequence[T]:
     if split_sizes is not None:
-        return x.split(_ints(split_sizes), int(axis))
+        return x.split(ints(split_sizes), int(axis))
     assert num_splits is not None  # the operator demands one of the two
     return x.split(x.shape[int(axis)] // int(num_splits), int(axis))
 
 
-def _slice_by_index(
-    x: T,
-    begin: T,
-    end: T,
-    stride: T | None = None,
-    begin_mask: T | None = None,
-    end_mask: T | None = None,
-    squeeze_mask: T | None = None,
-) -> T:
-    rank = x.ndim
-    strides = _ints(stride) if stride is not None else [1] * rank
-    masks = [_ints(m) if m is not None else [0] * rank for m in (begin_mask, end_mask, squeeze_mask)]
-    spans = list(zip(_ints(begin), _ints(end), strides, *masks))
-    for axis in reversed(range(rank)):  # from the last, so that an axis that goes moves none that is to come
-        first, last, step, from_start, to_end, squeeze = spans[axis]
-        if squeeze:
-            x = x.select(axis, first)
-        else:
-            span = range(x.shape[axis])[slice(None if from_start else first, None if to_end else last, step)]
-            x = x.index_select(axis, torch.tensor(list(span), dtype=torch.long))
-    return x
-
-
-def _slice_by_size(x: T, begin: T, size: T) -> T:
-    index = []
-    for axis, (first, count) in enumerate(zip(_ints(begin), _ints(size))):
-        index.append(slice(first, x.shape[axis] if count == -1 else first + count))
-    return x[tuple(index)]
-
-
 def _tile(x: T, reps: T) -> T:
-    return x.tile(_ints(reps))
+    return x.tile(ints(reps))
 
 
 def _fill(shape: T, value: T) -> T:
-    return torch.full(_ints(shape), value.item(), dtype=value.dtype)
+    return torch.full(ints(shape), value.item(), dtype=value.dtype)
 
 
 def _range_1d(start: T, end: T, step: T) -> T:
@@ -189,14 +165,15 @@ def _affine_dequantize(quantized_data: T, zero_point: T, scale: T, axis: T) -> T
 
 def _blockwise_shift_scale(data: T, scale: T, offset: T | None = None) -> T:
     """iOS 18: scales (and offsets) over blocks along every axis."""
-    wide = data.float()
+    blocks = [size for whole, parts in zip(data.shape, scale.shape) for size in (parts, whole // parts)]
+    wide = data.to(torch.float32, copy=True).reshape(blocks)  # changed in place: a word table is most of a small model
 
-    def spread(small: T) -> T:
-        for axis in range(wide.ndim):
-            small = small.repeat_interleave(wide.shape[axis] // small.shape[axis], axis)
-        return small.float()
+    def each(small: T) -> T:
+        return small.float().reshape([size for parts in small.shape for size in (parts, 1)])
 
-    return (wide - spread(offset) if offset is not None else wide) * spread(scale)
+    if offset is not None:
+        wide.sub_(each(offset))
+    return wide.mul_(each(scale)).reshape(data.shape)
 
 
 _UNARY: Mapping[str, Callable[[T], T]] = {
@@ -229,9 +206,15 @@ OPS: Mapping[str, Callable[..., Any]] = {
     "inverse": _with_epsilon(lambda x, epsilon: 1 / (x + epsilon)),
     "cast": _cast, "linear": _linear, "matmul": _matmul, "layer_norm": _layer_norm, "softmax": _softmax,
     "gelu": _gelu, "gather": _gather, "reshape": _reshape, "transpose": _transpose, "expand_dims": _expand_dims,
-    "squeeze": _squeeze, "concat": _concat, "stack": _stack, "split": _split, "slice_by_index": _slice_by_index,
-    "slice_by_size": _slice_by_size, "tile": _tile, "fill": _fill, "range_1d": _range_1d, "clip": _clip,
-    "select": _select, "lstm": lstm, "reduce_argmax": _argmax,
+    "squeeze": _squeeze, "concat": _concat, "stack": _stack, "split": _split, "slice_by_index": slice_by_index,
+    "slice_by_size": slice_by_size, "slice_update": slice_update, "tile": _tile, "fill": _fill,
+    "range_1d": _range_1d, "clip": _clip, "select": _select, "lstm": lstm, "reduce_argmax": _argmax,
+    "scaled_dot_product_attention": _attention, "read_state": read_state, "write_state": write_state,
     "constexpr_affine_dequantize": _affine_dequantize,
     "constexpr_blockwise_shift_scale": _blockwise_shift_scale,
 }  # fmt: skip
+
+# What `states.written_in_place` puts into a program.
+INTERNAL: Mapping[str, Callable[..., Any]] = {IN_PLACE: slice_update_in_place}
+# Their results are numbers they were given, rounded and found finite before: nobody looks at a whole cache again.
+MOVING = {"read_state", "slice_update", IN_PLACE, "slice_by_index"}

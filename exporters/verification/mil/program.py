@@ -20,27 +20,37 @@ class Program:
     def __init__(self, function: Function, float32: bool = False) -> None:
         """With `float32` nothing is rounded to float16. Raises UnsupportedModel for an unknown operator or
         parameter."""
-        from exporters.verification.mil.ops import OPS
+        from exporters.verification.mil.ops import INTERNAL, MOVING, OPS
+        from exporters.verification.mil.states import written_in_place
 
         self._function = function
         self._float32 = float32
         for op in function.ops:
             _require_known(op, OPS)
-        self._table = OPS
+        self._table = {**OPS, **INTERNAL}
+        self._moving = MOVING
         self._constants = {tensor.name: _widened(tensor) for tensor in function.constants()}
-        self._ops = self._fold_constants()
+        self._ops = written_in_place(self._fold_constants(), function.outputs)
         self._dying = _last_uses(self._ops, function.outputs)
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Evaluate. Raises InvalidInput for wrong inputs, VerificationFailed where a value is not finite."""
+    def new_states(self) -> dict[str, Any]:
+        """The program's states as it begins: zeros. Whoever runs it keeps them."""
+        from exporters.verification.mil.states import new_states
+
+        return dict(new_states(self._function))
+
+    def run(self, inputs: Mapping[str, np.ndarray], states: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+        """Evaluate, and change `states`. Raises InvalidInput for wrong inputs, VerificationFailed where a value is not
+        finite."""
         import torch
 
         if set(inputs) != set(self._function.inputs):
             raise InvalidInput(f"the program takes {', '.join(self._function.inputs)}, not {', '.join(inputs)}")
-        values = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
+        values = {**self._constants, **(self.new_states() if states is None else states)}
+        values |= {name: _widened_input(array) for name, array in inputs.items()}
         with torch.inference_mode():
             for place, op in enumerate(self._ops):
-                values |= self._evaluate(op, {**self._constants, **values})
+                values |= self._evaluate(op, values)
                 for name in self._dying.get(place, ()):
                     values.pop(name, None)
         return {name: values[name].numpy() for name in self._function.outputs}
@@ -72,6 +82,8 @@ class Program:
         import torch
 
         dtype = self._function.tensors[name].dtype
+        if op.type in self._moving:
+            return value
         if dtype in _FLOATS:
             value = value.float() if self._float32 or dtype == "float32" else value.half().float()
             if not torch.isfinite(value).all():
@@ -93,6 +105,12 @@ def _argument(parameter: str, names: Sequence[str], values: Mapping[str, Any]) -
     """The parameter `values` takes a list; every other takes one value."""
     found = [values[name] for name in names]
     return found if parameter == "values" else found[0]
+
+
+def _widened_input(array: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32 if array.dtype.name in _FLOATS else array.dtype))
 
 
 def _widened(tensor: Tensor) -> Any:

@@ -1,0 +1,80 @@
+"""Weights of a decoder as constants of a MIL program, each stored once under its name (iOS 18).
+
+Integers keep our scales, in float16, in `constexpr_blockwise_shift_scale`: int8 per channel and int4 in blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import types
+
+from exporters.architectures.blocks import Linear
+from exporters.architectures.weights import Quantized, Weight
+
+
+class Constants:
+    """The constants of one function. `dtype` is what the program computes in."""
+
+    def __init__(self, dtype: type[np.floating[Any]]) -> None:
+        self._dtype = dtype
+        self._made: dict[str, Any] = {}
+
+    def weight(self, weight: Weight) -> Any:
+        if not weight.quantized:
+            return self.named(weight.name, weight.float32())
+        if weight.name not in self._made:
+            self._made[weight.name] = self._integers(weight.name, weight.quantized)
+        return self._made[weight.name]
+
+    def named(self, name: str, values: np.ndarray) -> Any:
+        """A constant of this function's type."""
+        if name not in self._made:
+            self._made[name] = mb.const(val=values.astype(self._dtype), name=name)
+        return self._made[name]
+
+    def linear(self, value: Any, linear: Linear) -> Any:
+        """(…, in) -> (…, out)."""
+        if linear.bias is None:
+            return mb.linear(x=value, weight=self.weight(linear.weight))
+        return mb.linear(x=value, weight=self.weight(linear.weight), bias=self.weight(linear.bias))
+
+    def linears(self, value: Any, *linears: Linear) -> Any:
+        """The outputs of layers with the same input, one after the other: one product where they can be stored as
+        one weight, since a decoding step on a GPU spends its time starting kernels."""
+        joined = _joined(linears)
+        if joined:
+            return self.linear(value, joined)
+        return mb.concat(values=[self.linear(value, linear) for linear in linears], axis=-1)
+
+    def _integers(self, name: str, quantized: Quantized) -> Any:
+        stored = types.np_int4_dtype if quantized.bits == 4 else np.int8
+        return mb.constexpr_blockwise_shift_scale(
+            data=quantized.integers.astype(stored), scale=quantized.scale.astype(self._dtype), name=name
+        )
+
+
+def _joined(linears: Sequence[Linear]) -> Linear | None:
+    """Layers stored alike as one with all their rows; None where they differ in bits, blocks or biases."""
+    weights, biases = [linear.weight for linear in linears], [linear.bias for linear in linears]
+    present = [bias for bias in biases if bias]
+    if len({_stored_as(weight) for weight in weights}) > 1 or len(present) not in (0, len(biases)):
+        return None
+    return Linear(_rows(weights), _rows(present) if present else None)
+
+
+def _stored_as(weight: Weight) -> tuple[int, int] | None:
+    return (weight.quantized.bits, weight.quantized.scale.shape[1]) if weight.quantized else None
+
+
+def _rows(weights: Sequence[Weight]) -> Weight:
+    name = "+".join(weight.name for weight in weights)
+    parts = [weight.value for weight in weights]
+    integers = [part for part in parts if isinstance(part, Quantized)]
+    if not integers:
+        return Weight(name, np.concatenate([weight.floats for weight in weights]))
+    values, scales = (np.concatenate([getattr(p, field) for p in integers]) for field in ("integers", "scale"))
+    return Weight(name, Quantized(values, scales, integers[0].bits))

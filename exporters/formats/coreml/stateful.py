@@ -1,0 +1,79 @@
+"""A decoder as a package that keeps its cache: one function, a flexible length, states, iOS 18.
+
+Physical names are those that swift-transformers gives and reads: `inputIds` (1, S) int32; `causalMask`
+(1, 1, 1, T + 1) float16, of which it fills in the length alone, one more than the T tokens that the cache holds once
+the new ones are in it; the states `keyCache` and `valueCache`; `logits` (1, 1, vocabulary) float32 of the last token.
+The program makes the mask itself, windows included. A cache is forgotten from a token on by saying a smaller T.
+
+fp32 computes in float32, but its cache is float16 too: Core ML has no states of another type.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import coremltools as ct
+import numpy as np
+from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import Function, Program, get_new_symbol, types
+
+from exporters.architectures.decoders.blocks import DecoderModel
+from exporters.architectures.decoders.walk import build_decoder
+from exporters.formats.coreml.decoder import KEYS, VALUES, MilDecoderBuilder
+from exporters.formats.coreml.package import save_package
+from exporters.formats.lowered import Lowered
+from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
+from mobile_llm.errors import InvalidSpec, UnsupportedModel
+
+_MINIMUM = {"coreml": "9", "ios": "18.0", "macos": "15.0"}
+
+
+def write(model: DecoderModel, precision: str, bundle: Path, context: int) -> Lowered:
+    """See `exporters.formats.coreml.lower_decoder`."""
+    if context > model.context:
+        raise InvalidSpec(f"a context of {context} tokens: the model was made for {model.context}, ask for fewer")
+    cache = _cache(model, context)
+    path = f"coreml/{precision}.mlpackage"
+    dtype = np.float32 if precision == "fp32" else np.float16
+    save_package(_program(model, cache, dtype), ct.target.iOS18, bundle / path)
+    entries = {"prefill": (_entry(model, context, "sequence"),), "decode": (_entry(model, context, 1),)}
+    return Lowered(path, entries, _MINIMUM, cache)
+
+
+def _cache(model: DecoderModel, context: int) -> KvCache:
+    shapes = {(layer.attention.kv_heads, layer.attention.head_dim) for layer in model.layers}
+    if len(shapes) > 1:
+        raise UnsupportedModel(f"one state holds all layers, and theirs differ: (heads, numbers) {sorted(shapes)}")
+    ((kv_heads, head_dim),) = shapes
+    return KvCache("state", len(model.layers), kv_heads, head_dim, "float16", context)
+
+
+def _program(model: DecoderModel, cache: KvCache, dtype: type[np.floating[Any]]) -> Any:
+    length, total = get_new_symbol(), get_new_symbol()
+    state = (cache.layers, 1, cache.kv_heads, cache.context, cache.head_dim)
+    inputs = {
+        "inputIds": mb.placeholder((1, length), types.int32),
+        "causalMask": mb.placeholder((1, 1, 1, total), types.fp16),
+        **{name: mb.state_tensor_placeholder(state, types.fp16) for name in (KEYS, VALUES)},
+    }
+    with Function(inputs, opset_version=ct.target.iOS18) as function:
+        builder = MilDecoderBuilder(function.inputs, dtype, cache.context)
+        build_decoder(model, builder)
+        function.set_outputs(list(builder.outputs.values()))
+    lengths, totals = ct.RangeDim(1, cache.context, default=1), ct.RangeDim(2, cache.context + 1, default=2)
+    ids = ct.TensorType("inputIds", shape=(1, lengths), dtype=np.int32)
+    mask = ct.TensorType("causalMask", shape=(1, 1, 1, totals), dtype=np.float16)
+    function.set_input_types((ids, mask))
+    program = Program()
+    program.add_function("main", function)
+    return program
+
+
+def _entry(model: DecoderModel, context: int, length: int | str) -> EntryPoint:
+    lengths = {length: (1, context)} if isinstance(length, str) else {}
+    inputs = {
+        "input_ids": TensorBinding("inputIds", "int32", (1, length), lengths),
+        "causal_mask": TensorBinding("causalMask", "float16", (1, 1, 1, "total"), {"total": (2, context + 1)}),
+    }
+    return EntryPoint(inputs, {"logits": TensorBinding("logits", "float32", (1, 1, model.vocabulary))})
