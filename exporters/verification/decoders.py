@@ -1,9 +1,10 @@
-"""A model that writes, against the golden references: its tokenizer and chat template, then every artifact, token by
-token, in one go and in chunks, and by what it writes on its own."""
+"""A model that writes, against the golden references: its tokenizer and chat template, then every artifact: a prompt in
+one go, some tokens one by one, more of them in one go, and what it writes on its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -20,6 +21,7 @@ from mobile_llm.bundle.golden_decoder import REFERENCE, Expected, GoldenDecoder,
 from mobile_llm.errors import BackendUnavailable, UnsupportedModel, VerificationFailed
 from mobile_llm.generation.engine import DecoderEngine
 
+_STEPS = 16  # tokens of a probe that are read one by one
 NOISE = 1e-3  # logits: where the likeliest token is less far above the second, another order of sums may swap them
 
 
@@ -55,6 +57,15 @@ def _check_in(
         release()
 
 
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """What an artifact gave after the tokens at some positions of `ids`: logits float32 (positions, vocabulary)."""
+
+    ids: tuple[int, ...]
+    positions: np.ndarray
+    logits: np.ndarray
+
+
 class _DecoderCheck:
     """Runs the probes through one opened artifact and compares."""
 
@@ -70,29 +81,30 @@ class _DecoderCheck:
         if expected is None:
             yield not_checked(self._engine.artifact_id, "decode", "parity", f"the bundle has no {self._source}")
             return
-        sequences = self._golden.probes.sequences
-        stepped = [self._stepped(ids) for ids in sequences]
-        yield from self._measured("decode", "next_token", _compared(expected, stepped))
-        yield from self._measured("prefill", "prefill", self._read_otherwise(sequences, stepped))
+        readings = [self._read(ids) for ids in self._golden.probes.sequences]
+        yield from self._measured("decode", "next_token", _compared(expected, readings))
+        yield from self._measured("prefill", "prefill", self._in_one_go(readings))
         if self._against == "twin" or self._engine.artifact.precision == "fp32":
             yield self._greedy(self._golden.probes.written[self._source])
 
-    def _stepped(self, ids: Sequence[int]) -> np.ndarray:
-        """Logits after every token, read one by one: float32 (positions, vocabulary)."""
+    def _read(self, ids: tuple[int, ...]) -> _Reading:
+        """The first half, then tokens one by one, then the rest: the logits after each."""
+        first = max(1, len(ids) // 2)
+        stops = [*range(first, min(first + _STEPS, len(ids)) + 1), len(ids)]
         self._engine.rewind(0)
-        return np.stack([self._engine.append([token]) for token in ids])
+        logits, read = [], 0
+        for stop in dict.fromkeys(stops):
+            logits.append(self._engine.append(ids[read:stop]))
+            read = stop
+        return _Reading(ids, np.array(list(dict.fromkeys(stops))) - 1, np.stack(logits))
 
-    def _read_otherwise(self, sequences: Sequence[Sequence[int]], stepped: Sequence[np.ndarray]) -> dict[str, float]:
-        """How far the last logits are from the stepped ones when a probe is read in one go, or in two chunks."""
+    def _in_one_go(self, readings: Sequence[_Reading]) -> dict[str, float]:
+        """How far the last logits are from those, at worst, when a probe is read at once."""
         worst = 0.0
-        for ids, logits in zip(sequences, stepped):
-            last = log_softmax(logits[-1:])
-            for cut in {0, len(ids) // 3}:
-                self._engine.rewind(0)
-                if cut:
-                    self._engine.append(ids[:cut])
-                other = log_softmax(self._engine.append(ids[cut:])[None])
-                worst = max(worst, float((np.exp(last) * (last - other)).sum()))
+        for reading in readings:
+            self._engine.rewind(0)
+            last, other = (log_softmax(x) for x in (reading.logits[-1], self._engine.append(reading.ids)))
+            worst = max(worst, float((np.exp(last) * (last - other)).sum()))
         return {"kl": worst}
 
     def _measured(self, entry: str, output: str, values: dict[str, float]) -> Iterator[Row]:
@@ -125,18 +137,19 @@ class _DecoderCheck:
         return False
 
 
-def _compared(expected: Sequence[Expected], stepped: Sequence[np.ndarray]) -> dict[str, float]:
-    """Over all positions of all probes: mean divergence, share of equal first tokens (where the model was not
+def _compared(expected: Sequence[Expected], readings: Sequence[_Reading]) -> dict[str, float]:
+    """Over the positions of all probes: mean divergence, share of equal first tokens (where the model was not
     undecided), and the largest difference of a likely token's log-probability."""
     divergences, same, largest = [], [], 0.0
-    for known, logits in zip(expected, stepped):
-        if not np.isfinite(logits).all():
+    for known, reading in zip(expected, readings):
+        if not np.isfinite(reading.logits).all():
             raise VerificationFailed("a logit is not finite")
-        divergences.append(divergence(known.tokens, known.log_probabilities, logits))
-        decided = known.log_probabilities[:, 0] - known.log_probabilities[:, 1] > NOISE
-        same.append((logits.argmax(-1) == known.tokens[:, 0])[decided])
-        found = np.take_along_axis(log_softmax(logits), known.tokens.astype(np.int64), axis=-1)
-        largest = max(largest, float(np.abs(found - known.log_probabilities).max()))
+        tokens, likely = known.tokens[reading.positions], known.log_probabilities[reading.positions]
+        divergences.append(divergence(tokens, likely, reading.logits))
+        decided = likely[:, 0] - likely[:, 1] > NOISE
+        same.append((reading.logits.argmax(-1) == tokens[:, 0])[decided])
+        found = np.take_along_axis(log_softmax(reading.logits), tokens.astype(np.int64), axis=-1)
+        largest = max(largest, float(np.abs(found - likely).max()))
     return {
         "kl": float(np.concatenate(divergences).mean()),
         "top_1": float(np.concatenate(same).mean()),

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-VOCABULARY = 120
+VOCABULARY = 264
+_TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 _SMALL = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -43,15 +48,47 @@ def decoder() -> Callable[[str], Any]:
 
 
 def _decoder(name: str) -> Any:
+    from exporters.sources.conv1d import as_linear_layers
+
+    return as_linear_layers(_checkpoint(name))
+
+
+@pytest.fixture(scope="session")
+def decoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The same model as a Hugging Face folder, with a tokenizer of bytes and a chat template."""
+
+    @cache
+    def save(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"tiny-{name}")
+        _checkpoint(name).save_pretrained(folder)
+        _save_tokenizer(folder)
+        return folder
+
+    return save
+
+
+def _save_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["<pad>", "<bos>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(names)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = {f"{name}_token": f"<{name}>" for name in ("pad", "bos", "eos")}
+    saved = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **special)
+    saved.chat_template = _TEMPLATE
+    saved.save_pretrained(folder)
+
+
+def _checkpoint(name: str) -> Any:
     import torch
     import transformers
-
-    from exporters.sources.conv1d import as_linear_layers
 
     kind, settings = DECODERS[name]
     torch.manual_seed(0)
     config = getattr(transformers, kind)(**settings)
-    model = as_linear_layers(transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     counts_from_one = name.startswith("gemma")
     with torch.no_grad():
         for path, parameter in model.named_parameters():

@@ -1,0 +1,110 @@
+"""Models that write, with tiny random weights: every architecture in all three formats, compared as any export is, and
+what comes out writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import exporters
+import mobile_llm
+from mobile_llm.commands import main
+from mobile_llm.errors import ContextFull, InvalidInput, InvalidSpec, VerificationFailed
+
+from .conftest import DECODERS
+
+Folder = Callable[[str], Path]
+ALL = ("fp32", "fp16", "int8", "int4")
+
+
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_three_formats_agree_with_transformers(name: str, decoder_folder: Folder, tmp_path: Path) -> None:
+    """`export` raises where a comparison fails; what it must not do is compare nothing."""
+    result = exporters.export(decoder_folder(name), "text-generation", tmp_path / "bundle", recipes=ALL)
+    assert {row.status for row in result.rows} == {"passed"}
+    for artifact_id in result.artifacts:
+        compared = {(row.entry_point, row.metric) for row in result.rows if row.artifact == artifact_id}
+        assert {entry for entry, _ in compared} >= {"decode", "prefill", "greedy"}
+
+
+@pytest.fixture(scope="module")
+def bundle(decoder_folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("llama") / "bundle"
+    return exporters.export(decoder_folder("llama"), "text-generation", output, recipes=("fp32",)).bundle
+
+
+@pytest.mark.parametrize("artifact_id", ["onnx/fp32", "tflite/fp32", "coreml/fp32"])
+def test_all_formats_write_the_same(artifact_id: str, bundle: Path, decoder: Callable[[str], Any]) -> None:
+    import torch
+
+    backend = "coreml-evaluator" if artifact_id.startswith("coreml") else None
+    model = mobile_llm.load(bundle, artifact_id, backend=backend)
+    answer = model.generate("hello", max_tokens=12)
+    ids = torch.tensor([model.encode("hello")])
+    expected = decoder("llama").generate(ids, max_new_tokens=12, do_sample=False, attention_mask=torch.ones_like(ids))
+    expected = expected[0, ids.shape[1] :].tolist()
+    ends = expected.index(2) if 2 in expected else len(expected)
+    assert list(answer.tokens) == expected[:ends]
+    assert answer.prompt_tokens == ids.shape[1]
+    model.close()
+
+
+def test_a_conversation_goes_through_the_template(bundle: Path) -> None:
+    model = mobile_llm.load(bundle, "onnx/fp32")
+    assert model.encode([{"role": "user", "content": "a"}]) == model.encode("<|user|>a<eos><|assistant|>")
+    with pytest.raises(InvalidInput, match="a message is a mapping"):
+        model.generate(["hello"])
+    model.close()
+
+
+def test_what_does_not_fit_is_refused_and_nothing_is_lost(bundle: Path) -> None:
+    model = mobile_llm.load(bundle, "onnx/fp32")
+    before = model.generate("hello", max_tokens=4)
+    with pytest.raises(ContextFull, match="100 more tokens do not fit"):
+        model.generate("x" * 100)
+    with pytest.raises(InvalidInput, match="the prompt is empty"):
+        model.generate("")
+    with pytest.raises(InvalidSpec, match="max_tokens is 0"):
+        model.generate("hello", max_tokens=0)
+    assert model.generate("hello", max_tokens=4) == before
+    assert model.generate("hello", max_tokens=1000).finish in ("stop", "context")
+    model.close()
+
+
+def test_a_finished_bundle_is_compared_again(bundle: Path, decoder_folder: Folder) -> None:
+    assert main(["verify", str(bundle), "--json"]) == 0
+    assert main(["verify", str(bundle), "--model", str(decoder_folder("llama")), "--json"]) == 0
+
+
+def test_another_model_than_it_came_from_is_noticed(
+    bundle: Path, decoder_folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(bundle), "--model", str(decoder_folder("qwen2")), "--json"]) == 1
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert any(row["status"] == "failed" and row["artifact"] == "bundle" for row in rows)
+
+
+@pytest.mark.parametrize("format_name", ["onnx", "tflite", "coreml"])
+def test_an_artifact_that_differs_leaves_no_bundle(
+    format_name: str, decoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One weight is written 5 % too large."""
+    from exporters.decoders import pipeline
+
+    def scaled(artifact_id: str, blocks: Any) -> Any:
+        blocks.layers[1].feed_forward.down.weight.value[:] *= 1.05
+        return blocks
+
+    golden = pipeline.make_golden
+    monkeypatch.setattr(
+        pipeline, "make_golden", lambda *given: (golden(*given), monkeypatch.setattr(pipeline, "as_stored", scaled))[0]
+    )
+    with pytest.raises(VerificationFailed, match=rf"{format_name}/fp32 decode: kl"):
+        exporters.export(
+            decoder_folder("llama"), "text-generation", tmp_path / "bundle", formats=(format_name,), recipes=("fp32",)
+        )
+    assert not list(tmp_path.iterdir())
