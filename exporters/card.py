@@ -170,7 +170,10 @@ def _unchecked(rows: Sequence[Row]) -> Iterator[str]:
 def _limits(bundle: Bundle) -> Iterator[str]:
     manifest = bundle.manifest
     yield "## Limits\n"
-    if manifest.tokenizer:
+    context = {artifact.cache.context for artifact in manifest.artifacts.values() if artifact.cache}
+    if context:
+        yield f"- Prompt and answer have {min(context)} tokens together; a longer prompt is refused"
+    elif manifest.tokenizer:
         yield f"- Texts are cut after {manifest.tokenizer.max_length} tokens, special ones included"
     yield "- What the model itself gets wrong, its artifacts get wrong too: exporting adds no knowledge and no safety"
     if any(artifact.precision == "int8" for artifact in manifest.artifacts.values()):

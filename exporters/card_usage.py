@@ -12,6 +12,7 @@ _CALLS = {
     "text-classification": 'answer = model.classify("a text")[0]\nprint(answer.label, answer.score)',
     "feature-extraction": 'print(model.embed("a text").shape)',
     "token-classification": 'print(model.label_tokens(["a text"]))',
+    "text-generation": 'print(model.generate([{"role": "user", "content": "a question"}]).text)',
     "tensor": "answer = model.run(inputs)  # numpy arrays by name, as `mobile-llm inspect BUNDLE` lists them",
 }
 

@@ -21,7 +21,7 @@ from mobile_llm.bundle.golden_decoder import REFERENCE, Expected, GoldenDecoder,
 from mobile_llm.errors import BackendUnavailable, UnsupportedModel, VerificationFailed
 from mobile_llm.generation.engine import DecoderEngine
 
-_STEPS = 16  # tokens of a probe that are read one by one
+_STEPS = 8  # tokens of a probe that are read one by one
 NOISE = 1e-3  # logits: where the likeliest token is less far above the second, another order of sums may swap them
 
 

@@ -69,7 +69,10 @@ def _lines(bundle: Any, attested: dict[str, Any]) -> list[str]:
 
 
 def _taken(manifest: Any) -> list[str]:
-    """What goes in: texts, or tensors by name."""
+    """What goes in: prompts, texts, or tensors by name."""
+    context = {artifact.cache.context for artifact in manifest.artifacts.values() if artifact.cache}
+    if context:
+        return [f"context: {min(context)} tokens, for a prompt and its answer"]
     if manifest.tokenizer:
         return [f"texts up to {manifest.tokenizer.max_length} tokens"]
     (entry, *_) = next(iter(next(iter(manifest.artifacts.values())).entry_points.values()))

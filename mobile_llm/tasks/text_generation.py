@@ -73,6 +73,11 @@ class ChatModel:
                 return self._answer(written, ids, "context")
             logits = self.engine.append([token])
 
+    @property
+    def chats(self) -> bool:
+        """Whether the model has a chat template."""
+        return self._template is not None
+
     def encode(self, prompt: str | Sequence[Message]) -> list[int]:
         """A prompt's ids. A conversation's template writes the special tokens itself."""
         if isinstance(prompt, str):
