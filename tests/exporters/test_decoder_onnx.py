@@ -4,6 +4,7 @@ integers against the PyTorch model that holds what they stand for."""
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
 from exporters.formats.onnx import lower_decoder
+from exporters.formats.onnx.genai import genai_config, write_genai_config
+from exporters.formats.onnx.transformers_js import with_external_data
 from exporters.quantization.integers import quantize_per_channel, to_float16
 from exporters.verification.exact import onnx as exact
 from mobile_llm.artifacts import read
@@ -229,10 +232,32 @@ def test_what_cannot_be_run_is_refused(decoder: Make, tmp_path: Path) -> None:
     with pytest.raises(InvalidSpec, match="65 tokens is asked for; the model was made for 1 to 64"):
         lower_decoder(described, "fp32", tmp_path, 65)
     attention = replace(described.layers[0].attention, head_dim=12)
+    odd = replace(described, layers=(replace(described.layers[0], attention=attention),))
     with pytest.raises(UnsupportedModel, match="heads of 12 numbers"):
-        odd = replace(described, layers=(replace(described.layers[0], attention=attention),))
         lower_decoder(odd, "fp32", tmp_path, CONTEXT)
-    with pytest.raises(UnsupportedModel, match="embed_tokens.weight has 8 integers to a scale"):
+    with pytest.raises(UnsupportedModel, match=r"embed_tokens\.weight has 8 integers to a scale"):
         lower_decoder(quantized(described, in_narrow_blocks), "int4", tmp_path, CONTEXT)
     with pytest.raises(IntegrityFailed, match="no single decode entry with a grown cache"):
         backend.open_decoder(tmp_path, replace(write(described, tmp_path), cache=None), 1)
+
+
+def test_a_folder_for_onnxruntime_genai(decoder: Make, tmp_path: Path) -> None:
+    described = describe_decoder(decoder("llama"))
+    lowered = lower_decoder(described, "int4", tmp_path, 48)
+    write_genai_config(described, "llama", lowered, {"eos_token_id": [2, 5], "top_k": 20}, tmp_path)
+    config = json.loads((tmp_path / "genai_config.json").read_text(encoding="utf-8"))
+    assert config["model"]["decoder"]["filename"] == "onnx/model_q4.onnx"
+    assert (config["model"]["context_length"], config["model"]["pad_token_id"]) == (48, 2)
+    assert (config["search"]["top_k"], config["search"]["do_sample"]) == (20, False)
+    assert genai_config(described, "opt", lowered, {"eos_token_id": 2})["model"]["type"] == "decoder"
+    with pytest.raises(InvalidSpec, match="needs eos_token_id"):
+        genai_config(described, "llama", lowered, {})
+
+
+def test_a_folder_for_transformers_js(decoder: Make, tmp_path: Path) -> None:
+    config = {"model_type": "llama"}
+    assert with_external_data(config, tmp_path) == config
+    for precision in ("fp32", "int4"):
+        write(describe_decoder(decoder("llama")), tmp_path, precision)
+    files = with_external_data(config, tmp_path)["transformers.js_config"]["use_external_data_format"]
+    assert files == {"model.onnx": 1, "model_q4.onnx": 1}

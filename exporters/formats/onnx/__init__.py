@@ -26,8 +26,8 @@ _FILES = {
 }
 # The first with every contrib operator used here as it is used here; a bias that is broadcast came with 1.20.
 _MINIMUM = {"onnxruntime": "1.20", "android": "7.0", "ios": "13.0"}
-# Before 1.24 a window did not count the token itself.
-_DECODER_MINIMUM = {"onnxruntime": "1.24", "android": "7.0", "ios": "15.1"}
+_DECODER_MINIMUM = {"onnxruntime": "1.23", "android": "7.0", "ios": "15.1"}
+_WITH_WINDOWS = {"onnxruntime": "1.24"}  # before it a window did not count the token itself
 
 
 def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
@@ -55,7 +55,9 @@ def lower_decoder(model: DecoderModel, precision: str, bundle: Path, context: in
     path = f"onnx/{_FILES[precision]}"
     graph.save(bundle / path)
     entry = _decoder_entry(model, cache)
-    return Lowered(path, {"prefill": (entry,), "decode": (entry,)}, _DECODER_MINIMUM, cache)
+    windowed = any(layer.attention.window is not None for layer in model.layers)
+    minimum = _DECODER_MINIMUM | (_WITH_WINDOWS if windowed else {})
+    return Lowered(path, {"prefill": (entry,), "decode": (entry,)}, minimum, cache)
 
 
 def _cache(model: DecoderModel, context: int) -> KvCache:
