@@ -18,6 +18,8 @@ PRECISIONS = ("fp32", "fp16", "int8")
 DECODER_PRECISIONS = ("fp32", "fp16", "int8", "int4")
 # GELU with exact erf and per-channel dynamic int8 came with TensorFlow 2.17's runtime.
 _MINIMUM = {"tflite": "2.17", "android": "6.0", "ios": "12.0"}
+# 4 bits in blocks are younger; 2.21 is the oldest that was tried.
+_MINIMUM_OF_BLOCKS = {**_MINIMUM, "tflite": "2.21"}
 
 
 def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
@@ -41,7 +43,8 @@ def lower_decoder(model: DecoderModel, precision: str, bundle: Path, context: in
     """Write `model` as `bundle/tflite/PRECISION.tflite`, for texts of up to `context` tokens."""
     path = f"tflite/{precision}.tflite"
     write_decoder(model, bundle / path, shapes(context), context)
-    return Lowered(path, entry_points(model, context), _MINIMUM, cache_of(model, context))
+    minimum = _MINIMUM_OF_BLOCKS if precision == "int4" else _MINIMUM
+    return Lowered(path, entry_points(model, context), minimum, cache_of(model, context))
 
 
 def write_decoder(model: DecoderModel, path: Path, shapes: Sequence[Shape], context: int) -> None:
