@@ -11,7 +11,7 @@ from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.decoders.walk import build_decoder
 from exporters.architectures.encoder import build_encoder
 from exporters.formats.lowered import Lowered, static_lengths, static_outputs
-from exporters.formats.tflite.signatures import Shape, cache_of, entry_points, shapes
+from exporters.formats.tflite.signatures import FLOAT_ROWS, CacheLayout, Shape, cache_of, entry_points, shapes
 from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -39,15 +39,19 @@ def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
     return Lowered(path, {"encode": tuple(_entry(model, length) for length in lengths)}, _MINIMUM)
 
 
-def lower_decoder(model: DecoderModel, precision: str, bundle: Path, context: int) -> Lowered:
+def lower_decoder(
+    model: DecoderModel, precision: str, bundle: Path, context: int, layout: CacheLayout = FLOAT_ROWS
+) -> Lowered:
     """Write `model` as `bundle/tflite/PRECISION.tflite`, for texts of up to `context` tokens."""
     path = f"tflite/{precision}.tflite"
-    write_decoder(model, bundle / path, shapes(context), context)
+    write_decoder(model, bundle / path, shapes(context), context, layout)
     minimum = _MINIMUM_OF_BLOCKS if precision == "int4" else _MINIMUM
-    return Lowered(path, entry_points(model, context), minimum, cache_of(model, context))
+    return Lowered(path, entry_points(model, context, layout), minimum, cache_of(model, context, layout))
 
 
-def write_decoder(model: DecoderModel, path: Path, shapes: Sequence[Shape], context: int) -> None:
+def write_decoder(
+    model: DecoderModel, path: Path, shapes: Sequence[Shape], context: int, layout: CacheLayout = FLOAT_ROWS
+) -> None:
     """One file with a signature for each shape."""
     from exporters.formats.tflite.decoder import Joined, TfliteDecoderBuilder
     from exporters.formats.tflite.flatbuffer import Model, Subgraph
@@ -55,7 +59,7 @@ def write_decoder(model: DecoderModel, path: Path, shapes: Sequence[Shape], cont
     file, joined = Model(), Joined()
     for shape in shapes:
         graph = Subgraph(file, shape.signature)
-        build_decoder(model, TfliteDecoderBuilder(graph, shape, context, joined))
+        build_decoder(model, TfliteDecoderBuilder(graph, shape, context, layout, joined))
         graph.finish()
     file.save(path)
 
