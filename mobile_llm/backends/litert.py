@@ -3,12 +3,14 @@
 The packed weights are shared too, by XNNPACK's cache in memory: without it each signature would hold its own copy.
 Python's own calls copy a whole buffer to read or write it; where its memory is, the C interface of the same package
 says (`LiteRtLockTensorBuffer`). On the CPU that memory stays where it is for as long as the buffer lives.
+What LiteRT reports at a process's end, that accelerators are taken down, cannot be silenced.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,9 @@ class CompiledFile:
             raise BackendUnavailable(
                 'TFLite decoders need LiteRT 2.3 or newer: pip install -U "mobile-llm[tflite]", or choose ONNX'
             ) from None
+        self._reporting: Callable[[], AbstractContextManager[None]] = (
+            native_stderr_silenced  # what it registers, at the first run
+        )
         cpu = CpuOptions(num_threads=threads or 0, xnnpack_weight_cache_path=_PACKED_IN_MEMORY)
         options = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu)
         try:
@@ -60,7 +65,9 @@ class CompiledFile:
     def run(self, signature: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         """By physical names; results are in the arrays of `outputs`."""
         natives = ({name: buffer.native for name, buffer in side.items()} for side in (inputs, outputs))
-        self._model.run_by_name(signature, *natives)
+        with self._reporting():
+            self._model.run_by_name(signature, *natives)
+        self._reporting = nullcontext
 
     def close(self) -> None:
         with native_stderr_silenced():
@@ -77,7 +84,7 @@ def _memory(capsule: Any, binding: TensorBinding) -> np.ndarray:
     dtype = np.dtype(binding.dtype)
     shape = tuple(int(size) for size in binding.shape)
     size = int(np.prod(shape)) * dtype.itemsize
-    return np.frombuffer((ctypes.c_byte * size).from_address(address.value), dtype).reshape(shape)
+    return np.ndarray(shape, dtype, memoryview((ctypes.c_byte * size).from_address(address.value)))
 
 
 def _pointer(capsule: Any) -> int:

@@ -7,8 +7,8 @@ that rewinding only says where to go on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +19,20 @@ from mobile_llm.bundle.manifest import Artifact, EntryPoint, TensorBinding
 
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values by logical name, `size` rows each: row j is the token at position j."""
+    """Tensors by logical name with `size` places each, along the axis in `axes`: place j is the token at position j."""
 
     size: int
+    axes: Mapping[str, int]
     buffers: dict[str, Buffer]
 
-    def write(self, first: int, rows: dict[str, np.ndarray]) -> None:
-        """Rows (1, kv_heads, count, head_dim) from row `first` on."""
-        for name, new in rows.items():
-            self.buffers[name].array[:, :, first : first + new.shape[2]] = new
+    def write(self, first: int, count: int, new: Mapping[str, np.ndarray]) -> None:
+        """The first `count` places of `new` from place `first` on."""
+        for name, axis in self.axes.items():
+            before = (slice(None),) * axis
+            self.buffers[name].array[(*before, slice(first, first + count))] = new[name][(*before, slice(count))]
 
-    def rows(self, count: int) -> dict[str, np.ndarray]:
-        return {name: buffer.array[:, :, :count] for name, buffer in self.buffers.items()}
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: buffer.array for name, buffer in self.buffers.items()}
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Step:
 
     entry: EntryPoint
     inputs: dict[str, Buffer]
-    outputs: dict[str, Buffer] = field(default_factory=dict)
+    outputs: dict[str, Buffer]
 
     def feed(self, ids: Sequence[int], position: int) -> None:
         rows = length_of(self.entry)
@@ -49,8 +51,8 @@ class Step:
         if "last_row" in self.inputs:
             self.inputs["last_row"].array[0] = len(ids) - 1
 
-    def new_rows(self, count: int) -> dict[str, np.ndarray]:
-        return {name: b.array[:, :, :count] for name, b in self.outputs.items() if name != "logits"}
+    def results(self) -> dict[str, np.ndarray]:
+        return {name: buffer.array for name, buffer in self.outputs.items()}
 
 
 class TfliteDecoder:
@@ -62,6 +64,7 @@ class TfliteDecoder:
         self._decodes = sorted(artifact.entry_points["decode"], key=room_of)
         self._steps: dict[str, Step] = {}
         self._position = 0
+        self._axes = axes_of(self._decodes[-1])
         self._cache = self._new_cache(1)
 
     @property
@@ -97,7 +100,7 @@ class TfliteDecoder:
         outputs = {binding.name: step.outputs[role] for role, binding in entry.outputs.items()}
         self._file.run(entry.signature or "", inputs, outputs)
         self._fit(self._position + len(ids))
-        self._cache.write(self._position, step.new_rows(len(ids)))
+        self._cache.write(self._position, len(ids), step.results())
         self._position += len(ids)
 
     def _entry(self, count: int) -> EntryPoint:
@@ -112,7 +115,7 @@ class TfliteDecoder:
     def _step(self, entry: EntryPoint) -> Step:
         signature = entry.signature or ""
         if signature not in self._steps:
-            own = {role: binding for role, binding in entry.inputs.items() if not is_cache(role)}
+            own = {role: binding for role, binding in entry.inputs.items() if role not in self._axes}
             self._steps[signature] = Step(
                 entry,
                 {role: self._file.input(signature, binding) for role, binding in own.items()},
@@ -124,20 +127,26 @@ class TfliteDecoder:
         """Move to the smallest cache with room for so many tokens."""
         if self._smallest(tokens) != self._cache.size:
             old, self._cache = self._cache, self._new_cache(tokens)
-            self._cache.write(0, old.rows(self._position))
+            self._cache.write(0, self._position, old.arrays())
 
     def _smallest(self, tokens: int) -> int:
         return room_of(next(entry for entry in self._decodes if room_of(entry) >= tokens))
 
     def _new_cache(self, tokens: int) -> Cache:
         entry = next(entry for entry in self._decodes if room_of(entry) >= tokens)
-        caches = {role: binding for role, binding in entry.inputs.items() if is_cache(role)}
         signature = entry.signature or ""
-        return Cache(room_of(entry), {role: self._file.input(signature, b) for role, b in caches.items()})
+        buffers = {role: self._file.input(signature, entry.inputs[role]) for role in self._axes}
+        return Cache(room_of(entry), self._axes, buffers)
 
 
-def is_cache(role: str) -> bool:
-    return role.startswith(("key.", "value."))
+def axes_of(decode: EntryPoint) -> dict[str, int]:
+    """The caches, which go in and come out under one name, and along which axis their tokens are."""
+    shared = {
+        role: (binding.shape, decode.outputs[role].shape)
+        for role, binding in decode.inputs.items()
+        if role in decode.outputs
+    }
+    return {role: [a != b for a, b in zip(*shapes)].index(True) for role, shapes in shared.items()}
 
 
 def length_of(entry: EntryPoint) -> int:
@@ -147,7 +156,7 @@ def length_of(entry: EntryPoint) -> int:
 
 def room_of(entry: EntryPoint) -> int:
     """How many rows a signature's cache has; 0 without one."""
-    return _size(entry.inputs["key.0"], 2) if "key.0" in entry.inputs else 0
+    return _size(entry.inputs["value.0"], 2) if "value.0" in entry.inputs else 0
 
 
 def chunk_of(entries: Sequence[EntryPoint], count: int) -> EntryPoint:

@@ -7,7 +7,8 @@ both, two weighted sums. Queries that share a key are stacked below each other i
 from __future__ import annotations
 
 from exporters.architectures.decoders.blocks import CausalAttention, RmsNorm
-from exporters.formats.tflite.flatbuffer import Ops, Types
+from exporters.formats.tflite.caches import Caches
+from exporters.formats.tflite.flatbuffer import Ops
 from exporters.formats.tflite.nodes import Nodes
 from exporters.formats.tflite.positions import Positions
 
@@ -22,32 +23,28 @@ def rms_norm(nodes: Nodes, hidden: int, norm: RmsNorm) -> int:
 
 
 class CachedAttention:
-    """Of `rows` new tokens and the `cached` rows of the caches; 0 for none. Physical names follow LiteRT-LM: whole
-    caches `kv_cache_k_N` and `kv_cache_v_N` (1, kv_heads, cached, head_dim) go in, the rows of the new tokens
-    `kv_slice_k_N` and `kv_slice_v_N` (1, kv_heads, rows, head_dim) come out."""
+    """Of `rows` new tokens and the `cached` rows of the caches; 0 for none."""
 
-    def __init__(self, nodes: Nodes, positions: Positions, rows: int, cached: int) -> None:
+    def __init__(self, nodes: Nodes, positions: Positions, caches: Caches, rows: int, cached: int) -> None:
         self._nodes, self._graph = nodes, nodes.graph
-        self._positions = positions
+        self._positions, self._caches = positions, caches
         self._rows, self._cached = rows, cached
 
     def context(self, projected: tuple[int, ...], attention: CausalAttention, layer: int) -> int:
         """Queries, keys and values (rows, heads * head_dim) -> (rows, heads * head_dim)."""
         query, key, value = self._split(projected, attention)
-        self._graph.output(f"kv_slice_k_{layer}", key)
-        self._graph.output(f"kv_slice_v_{layer}", value)
+        self._caches.keep(key, value, layer)
         scores = self._scores_of_new(query, key, attention)
         if not self._cached:
             return self._merged(self._nodes.matmul(self._nodes.softmax(scores), value), attention)
         return self._merged(self._with_cache(query, value, scores, attention, layer), attention)
 
     def _with_cache(self, query: int, value: int, scores: int, attention: CausalAttention, layer: int) -> int:
-        n, size = self._nodes, (1, attention.kv_heads, self._cached, attention.head_dim)
-        keys, values = (self._graph.input(f"kv_cache_{kind}_{layer}", size, Types.FLOAT32) for kind in "kv")
-        past = self._capped(n.matmul(query, keys, transpose=True), attention)
+        n = self._nodes
+        past = self._capped(self._caches.scores(query, attention, layer), attention)
         past = self._masked(past, self._positions.mask_of_cache(attention.window), attention)
         chances = n.softmax(n.concatenate(past, scores))
-        of_past = n.matmul(n.columns(chances, 0, self._cached), values)
+        of_past = self._caches.weighted(n.columns(chances, 0, self._cached), attention, layer)
         of_new = n.columns(chances, self._cached, self._rows)
         # A product with the one row is cheaper than a matrix product.
         added = n.binary("Mul", of_new, value) if self._rows == 1 else n.matmul(of_new, value)

@@ -6,6 +6,7 @@ layer each. Norm gains and scales are operators of their own: the integers are t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +15,14 @@ from exporters.architectures.blocks import FeedForward, GatedFeedForward, Linear
 from exporters.architectures.decoders.blocks import AnyNorm, CausalAttention, DecoderModel, RmsNorm
 from exporters.architectures.weights import Quantized, Weight
 from exporters.formats.tflite.cached import CachedAttention, rms_norm, soft_capped
+from exporters.formats.tflite.caches import Caches, Ends, FloatCaches, IntegerCaches
 from exporters.formats.tflite.flatbuffer import Ops, Subgraph, Types
 from exporters.formats.tflite.layers import Layers
 from exporters.formats.tflite.nodes import Nodes
 from exporters.formats.tflite.positions import Positions
-from exporters.formats.tflite.signatures import Shape
+from exporters.formats.tflite.signatures import CacheLayout, Shape
+
+_CACHES: Mapping[str, Callable[[Ends], Caches]] = {"float32": FloatCaches, "int8": IntegerCaches}
 
 
 class Joined:
@@ -41,14 +45,15 @@ class TfliteDecoderBuilder:
     int32 (1, rows), the caches, and where rows > 1 `last_row` int32 (1,), the row whose logits are asked for; rows
     behind it are padding. Outputs: `logits` float32 (1, vocabulary), and the new rows of the caches."""
 
-    def __init__(self, graph: Subgraph, shape: Shape, context: int, joined: Joined) -> None:
+    def __init__(self, graph: Subgraph, shape: Shape, context: int, layout: CacheLayout, joined: Joined) -> None:
         self._graph, self._shape, self._joined = graph, shape, joined
         self._nodes = Nodes(graph)
         self._layers = Layers(self._nodes)
         self._tokens = graph.input("tokens", (1, shape.rows))
         self._positions = Positions(self._nodes, self._layers, shape.rows, shape.cached, context)
         self._last = graph.input("last_row", (1,)) if shape.rows > 1 else -1
-        self._attention = CachedAttention(self._nodes, self._positions, shape.rows, shape.cached)
+        caches = _CACHES[layout.dtype](Ends(self._nodes, layout, shape.cached))
+        self._attention = CachedAttention(self._nodes, self._positions, caches, shape.rows, shape.cached)
 
     def embed(self, model: DecoderModel) -> int:
         n, ids = self._nodes, self._nodes.reshape(self._tokens, (self._shape.rows,), Types.INT32)

@@ -153,6 +153,12 @@ class Subgraph:
             self._graph.tensors[self._constants[name]].quantization = _in_blocks(scales, weight.block)
         return self._constants[name]
 
+    def scale(self, tensor: int, scale: float) -> None:
+        """The scale of an int8 tensor that is computed or fed."""
+        found = schema.QuantizationParametersT()
+        found.scale, found.zeroPoint = np.array([scale], np.float32), np.zeros(1, np.int64)
+        self._graph.tensors[tensor].quantization = found
+
     def ints(self, *values: int) -> int:
         """A constant int32 vector."""
         return self.constant(f"ints_{'_'.join(map(str, values))}", np.array(values, np.int32))

@@ -29,12 +29,12 @@ class Layers:
 
     def linear(self, hidden: int, linear: Linear) -> int:
         """(…, in) -> (…, out)"""
-        weight = linear.weight
+        weight, stored = linear.weight, self._stored(linear.weight)
         bias = self._nodes.floats(linear.bias) if linear.bias else _NO_BIAS
         shape = (*self._graph.shape(hidden)[:-1], weight.shape[0])
         settings = options("FullyConnected", keepNumDims=True, asymmetricQuantizeInputs=True)
         version = _INTEGERS_VERSION if weight.quantized else 1
-        return self._graph.op(Ops.FULLY_CONNECTED, [hidden, self._stored(weight), bias], shape, settings, version)
+        return self._graph.op(Ops.FULLY_CONNECTED, [hidden, stored, bias], shape, settings, version)
 
     def activation(self, hidden: int, kind: Activation) -> int:
         if kind in ("gelu", "gelu_tanh"):

@@ -6,20 +6,26 @@ to C. A runtime drives them by these logical tensors alone:
     input_ids     int32 (1, T): new tokens; behind them padding, any id
     position_ids  int32 (1, T): how many tokens came before each; for padding again the last token's
     last_row      int32 (1,), where T > 1: the row of the last new token, whose logits come out
-    key.N value.N in: float32 (1, kv_heads, C, head_dim), row j of the token at position j, finite numbers in all others
-    key.N value.N out: float32 (1, kv_heads, T, head_dim), the new rows: the runtime writes those before the padding
-                  into its cache, behind what is there
+    key.N         (1, kv_heads, head_dim, C or T)
+    value.N       (1, kv_heads, C or T, head_dim)
     logits        float32 (1, vocabulary)
 
-Rotary tables, masks and sliding windows are in the file.
+What comes in and goes out under the same name is a cache: in with C places, place j of the token at position j, finite
+numbers in all others; out with the T new places, of which the runtime writes those before the padding into its cache,
+behind what is there. Caches in int8 have `key_scale.N` and `value_scale.N`, float32 (1, kv_heads, 1, C or T), that
+travel in the same way. Rotary tables, masks and sliding windows are in the file.
+
+Not covered: several sequences at once, logits at every position, caches of windowed layers that hold no more than
+their window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from exporters.architectures.decoders.blocks import DecoderModel
+from exporters.architectures.decoders.blocks import CausalAttention, DecoderModel
 from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
 
 # A prefill of so many tokens at once.
@@ -41,6 +47,51 @@ class Shape:
         return f"prefill_{self.rows}_{self.cached}" if self.cached else f"prefill_{self.rows}"
 
 
+@dataclass(frozen=True)
+class CacheTensor:
+    """A part of a cache. Physical names follow LiteRT-LM; `axes` names the sizes between kv_heads and the end."""
+
+    name: str
+    dtype: str
+    axes: tuple[Literal["one", "head_dim", "rows"], ...]
+
+    def input(self, layer: int) -> str:
+        return f"kv_cache_{self.name}_{layer}"
+
+    def output(self, layer: int) -> str:
+        return f"kv_slice_{self.name}_{layer}"
+
+    def shape(self, attention: CausalAttention, rows: int) -> tuple[int, ...]:
+        sizes = {"one": 1, "head_dim": attention.head_dim, "rows": rows}
+        return (1, attention.kv_heads, *(sizes[axis] for axis in self.axes))
+
+
+@dataclass(frozen=True)
+class CacheLayout:
+    """What is kept of a token, by logical name; `dtype` of its keys and values."""
+
+    dtype: str
+    tensors: Mapping[str, CacheTensor]
+
+
+FLOAT_ROWS = CacheLayout(
+    "float32",
+    {
+        "key": CacheTensor("k", "float32", ("head_dim", "rows")),
+        "value": CacheTensor("v", "float32", ("rows", "head_dim")),
+    },
+)
+INT8_ROWS = CacheLayout(
+    "int8",
+    {
+        "key": CacheTensor("k", "int8", ("head_dim", "rows")),
+        "value": CacheTensor("v", "int8", ("rows", "head_dim")),
+        "key_scale": CacheTensor("k_scale", "float32", ("one", "rows")),
+        "value_scale": CacheTensor("v_scale", "float32", ("one", "rows")),
+    },
+)
+
+
 def shapes(context: int) -> tuple[Shape, ...]:
     """Every signature of a decoder for `context` tokens: caches double up to it."""
     caches = _caches(context)
@@ -49,17 +100,17 @@ def shapes(context: int) -> tuple[Shape, ...]:
     return (*(Shape(1, cached) for cached in caches), *prefills)
 
 
-def entry_points(model: DecoderModel, context: int) -> Mapping[str, tuple[EntryPoint, ...]]:
+def entry_points(model: DecoderModel, context: int, layout: CacheLayout) -> Mapping[str, tuple[EntryPoint, ...]]:
     """By role, in the order of `shapes`."""
     found: dict[str, list[EntryPoint]] = {"prefill": [], "decode": []}
     for shape in shapes(context):
-        found["decode" if shape.rows == 1 else "prefill"].append(_entry(model, shape))
+        found["decode" if shape.rows == 1 else "prefill"].append(_entry(model, shape, layout))
     return {role: tuple(entries) for role, entries in found.items()}
 
 
-def cache_of(model: DecoderModel, context: int) -> KvCache:
+def cache_of(model: DecoderModel, context: int, layout: CacheLayout) -> KvCache:
     attention = model.layers[0].attention
-    return KvCache("rows", len(model.layers), attention.kv_heads, attention.head_dim, "float32", context)
+    return KvCache("rows", len(model.layers), attention.kv_heads, attention.head_dim, layout.dtype, context)
 
 
 def _caches(context: int) -> tuple[int, ...]:
@@ -70,23 +121,19 @@ def _caches(context: int) -> tuple[int, ...]:
     return (*found, context)
 
 
-def _entry(model: DecoderModel, shape: Shape) -> EntryPoint:
+def _entry(model: DecoderModel, shape: Shape, layout: CacheLayout) -> EntryPoint:
     inputs = {
         "input_ids": TensorBinding("tokens", "int32", (1, shape.rows)),
         "position_ids": TensorBinding("input_pos", "int32", (1, shape.rows)),
     }
     if shape.rows > 1:
         inputs["last_row"] = TensorBinding("last_row", "int32", (1,))
-    if shape.cached:
-        inputs |= _rows(model, "kv_cache", shape.cached)
     outputs = {"logits": TensorBinding("logits", "float32", (1, model.vocabulary))}
-    return EntryPoint(inputs, outputs | _rows(model, "kv_slice", shape.rows), signature=shape.signature)
-
-
-def _rows(model: DecoderModel, prefix: str, rows: int) -> dict[str, TensorBinding]:
-    found = {}
     for index, layer in enumerate(model.layers):
-        size = (1, layer.attention.kv_heads, rows, layer.attention.head_dim)
-        found[f"key.{index}"] = TensorBinding(f"{prefix}_k_{index}", "float32", size)
-        found[f"value.{index}"] = TensorBinding(f"{prefix}_v_{index}", "float32", size)
-    return found
+        for kind, tensor in layout.tensors.items():
+            if shape.cached:
+                size = tensor.shape(layer.attention, shape.cached)
+                inputs[f"{kind}.{index}"] = TensorBinding(tensor.input(index), tensor.dtype, size)
+            size = tensor.shape(layer.attention, shape.rows)
+            outputs[f"{kind}.{index}"] = TensorBinding(tensor.output(index), tensor.dtype, size)
+    return EntryPoint(inputs, outputs, signature=shape.signature)
