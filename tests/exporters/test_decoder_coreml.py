@@ -21,9 +21,10 @@ from exporters.quantization.integers import quantize_per_channel, to_float16
 from exporters.verification import mil
 from exporters.verification.exact import coreml as exact
 from mobile_llm.artifacts import coreml as reader
+from mobile_llm.artifacts.bindings import check_bindings
 from mobile_llm.backends import Decoder, coreml
 from mobile_llm.backends.stateful import StatefulDecoder
-from mobile_llm.bundle.manifest import Artifact
+from mobile_llm.bundle.manifest import Artifact, KvCache
 from mobile_llm.errors import BackendUnavailable, InvalidSpec, UnsupportedModel, VerificationFailed
 
 from .conftest import DECODERS, VOCABULARY
@@ -119,6 +120,12 @@ def test_prefill_in_one_go_in_chunks_and_step_by_step_are_one(
             assert _difference(logits, steps[end - 1]) < EXACT
     opened.close()
     assert _difference(_scored(bundle, artifact), steps) < EXACT
+
+
+def test_the_manifest_describes_the_file(lowered: Callable[[str, str], tuple[Path, Artifact]]) -> None:
+    bundle, artifact = lowered("gemma2", "fp32")
+    check_bindings(artifact, reader.read(bundle / artifact.path))
+    assert artifact.cache == KvCache("state", layers=2, kv_heads=2, head_dim=8, dtype="float16", context=CONTEXT)
 
 
 def _scored(bundle: Path, artifact: Artifact) -> np.ndarray:
