@@ -7,7 +7,7 @@ Not run in our tests, which have no Mac: only the refusal elsewhere is.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,16 @@ from mobile_llm.errors import BackendUnavailable
 
 
 class CoreMlSession:
-    """A compiled `MLModel`; `threads` do not apply, the system chooses the compute unit. With `state` a run reads and
-    writes what the model keeps."""
+    """A compiled `MLModel`; `threads` do not apply, the system chooses the compute unit. `state` gives what a run of a
+    model that keeps something reads and writes."""
 
-    def __init__(self, model: Any, state: Any = None) -> None:
+    def __init__(self, model: Any, state: Callable[[], Any] | None = None) -> None:
         self._model = model
         self._state = state
 
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         feeds = {b.name: np.ascontiguousarray(inputs[role], b.dtype) for role, b in entry.inputs.items()}
-        results = self._model.predict(feeds) if self._state is None else self._model.predict(feeds, state=self._state)
+        results = self._model.predict(feeds, state=self._state()) if self._state else self._model.predict(feeds)
         return {role: results[binding.name] for role, binding in entry.outputs.items()}
 
     def close(self) -> None:
@@ -37,14 +37,16 @@ class CoreMlSession:
 
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> CoreMlSession:
-    return CoreMlSession(_loaded(bundle, artifact, None))
+    """Of a decoder this runs the default function, on a cache that is empty each time."""
+    model = _loaded(bundle, artifact, None)
+    return CoreMlSession(model, model.make_state if artifact.cache else None)
 
 
 def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> StatefulDecoder:
-    """Both roles run the same function. Raises BackendUnavailable anywhere but on a Mac."""
-    (entry,) = artifact.entry_points["decode"]
-    model = _loaded(bundle, artifact, entry.signature)
-    session = CoreMlSession(model, model.make_state())
+    """Raises BackendUnavailable anywhere but on a Mac."""
+    model = _loaded(bundle, artifact, artifact.entry_points["decode"][0].signature)
+    kept = model.make_state()
+    session = CoreMlSession(model, lambda: kept)
     return StatefulDecoder(artifact, session.run, session.close)
 
 

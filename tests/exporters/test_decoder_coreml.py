@@ -21,9 +21,10 @@ from exporters.quantization.integers import quantize_per_channel, to_float16
 from exporters.verification import mil
 from exporters.verification.exact import coreml as exact
 from mobile_llm.artifacts import coreml as reader
+from mobile_llm.artifacts.bindings import check_bindings
 from mobile_llm.backends import Decoder, coreml
 from mobile_llm.backends.stateful import StatefulDecoder
-from mobile_llm.bundle.manifest import Artifact
+from mobile_llm.bundle.manifest import Artifact, KvCache
 from mobile_llm.errors import BackendUnavailable, InvalidSpec, UnsupportedModel, VerificationFailed
 
 from .conftest import DECODERS, VOCABULARY
@@ -108,7 +109,8 @@ def test_fp16_agrees_with_torch_at_every_position(
 def test_prefill_in_one_go_in_chunks_and_step_by_step_are_one(
     name: str, lowered: Callable[[str, str], tuple[Path, Artifact]]
 ) -> None:
-    opened = exact.open_decoder(*lowered(name, "fp32"), None)
+    bundle, artifact = lowered(name, "fp32")
+    opened = exact.open_decoder(bundle, artifact, None)
     steps = _stepwise(opened)
     assert (opened.context, opened.position) == (CONTEXT, 40)
     for sizes in ([40], [13, 1, 26], [1, 39]):
@@ -117,6 +119,20 @@ def test_prefill_in_one_go_in_chunks_and_step_by_step_are_one(
             logits = opened.append(IDS[opened.position : end])
             assert _difference(logits, steps[end - 1]) < EXACT
     opened.close()
+    assert _difference(_scored(bundle, artifact), steps) < EXACT
+
+
+def test_the_manifest_describes_the_file(lowered: Callable[[str, str], tuple[Path, Artifact]]) -> None:
+    bundle, artifact = lowered("gemma2", "fp32")
+    check_bindings(artifact, reader.read(bundle / artifact.path))
+    assert artifact.cache == KvCache("state", layers=2, kv_heads=2, head_dim=8, dtype="float16", context=CONTEXT)
+
+
+def _scored(bundle: Path, artifact: Artifact) -> np.ndarray:
+    """Every position at once, by the function that other clients load."""
+    (entry,) = artifact.entry_points["score"]
+    feeds = {"input_ids": np.array([IDS], np.int32), "causal_mask": np.zeros((1, 1, 1, 41), np.float16)}
+    return exact.open_session(bundle, artifact, None).run(entry, feeds)["logits"][0]
 
 
 def test_what_is_rewound_is_forgotten(lowered: Callable[[str, str], tuple[Path, Artifact]]) -> None:
@@ -170,12 +186,21 @@ def test_layers_may_mix_int4_int8_and_floats(decoder: Callable[[str], Any], tmp_
     assert _difference(found, _torch_logits(decoder("llama"), blocks)[-1]) < EXACT_HALF
 
 
+def _bytes(weight: Weight) -> int:
+    if weight.quantized:
+        return weight.quantized.integers.size * weight.quantized.bits // 8 + 2 * weight.quantized.scale.size
+    return 2 * weight.floats.size
+
+
 @pytest.mark.parametrize(("bits", "rule"), [(8, quantize_per_channel), (4, _blocks_of_16)])
 def test_the_file_holds_our_integers_and_scales_and_a_tied_table_once(
     bits: int, rule: Callable[[np.ndarray], Quantized], decoder: Callable[[str], Any], tmp_path: Path
 ) -> None:
     blocks = _quantized(describe_decoder(decoder("llama")), rule)
     path = tmp_path / _artifact(blocks, f"int{bits}", tmp_path).path
+    size = (path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size
+    tables = 2 * 4 * CONTEXT * 4  # of positions
+    assert size - tables < sum(_bytes(weight) + 256 for weight in weights_of(blocks).values())  # for both functions
     function = reader.read(path).functions["main"]
     words = blocks.words.quantized
     assert words is not None

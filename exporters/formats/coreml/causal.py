@@ -7,6 +7,7 @@ length of `causalMask` (see `exporters.formats.coreml`).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from coremltools.converters.mil import Builder as mb
 
 from exporters.architectures.decoders.blocks import CausalAttention, Rope
+from exporters.formats.coreml.constants import Constants
 
 # What hidden scores get added: exp(-10000) is 0, and float16 can still hold the sum.
 _MASKED = -1e4
@@ -22,7 +24,8 @@ _MASKED = -1e4
 class Timeline:
     """What depends on S and T alone, built once for all layers. `past` and `total` are the vectors [T - S], [T]."""
 
-    def __init__(self, ids: Any, mask: Any, dtype: type[np.floating[Any]]) -> None:
+    def __init__(self, ids: Any, mask: Any, constants: Constants, dtype: type[np.floating[Any]]) -> None:
+        self._constants = constants
         self._dtype = dtype
         self._shared: dict[Any, Any] = {}
         length = mb.slice_by_index(x=mb.shape(x=ids), begin=[1], end=[2])
@@ -38,7 +41,8 @@ class Timeline:
 
     def turned(self, value: Any, rope: Rope, context: int) -> Any:
         """(1, heads, S, head_dim) turned by its positions."""
-        cosines, sines = self._once((rope.frequencies.tobytes(), rope.scaling), lambda: self._tables(rope, context))
+        key = rope.frequencies.tobytes() + np.float64(rope.scaling).tobytes()
+        cosines, sines = self._once(key, lambda: self._tables(rope, hashlib.sha256(key).hexdigest()[:8], context))
         half, left_alone = rope.turned // 2, value.shape[-1] - rope.turned
         sizes = [half, half, left_alone] if left_alone else [half, half]
         first, second, *rest = mb.split(x=value, split_sizes=sizes, axis=-1)
@@ -67,9 +71,10 @@ class Timeline:
         keys, queries = (mb.range_1d(start=start, end=total, step=np.int32(1)) for start in (np.int32(0), past))
         return mb.expand_dims(x=keys, axes=[0]), mb.expand_dims(x=queries, axes=[1])
 
-    def _tables(self, rope: Rope, context: int) -> list[Any]:
+    def _tables(self, rope: Rope, name: str, context: int) -> list[Any]:
         """Cosines and sines (S, turned / 2). Kept in float32, so that only what is computed is rounded."""
-        rows = [self.rows(mb.const(val=table)) for table in rope.tables(context)]
+        tables = zip(("cosines", "sines"), rope.tables(context))
+        rows = [self.rows(self._constants.exactly(f"{kind} {name}", table)) for kind, table in tables]
         return rows if self._dtype == np.float32 else [mb.cast(x=table, dtype="fp16") for table in rows]
 
     def _shifted(self, edge: Any, offset: int) -> Any:
@@ -90,11 +95,12 @@ class Cache:
         self._timeline = timeline
         self._narrow = dtype != np.float32
         self._now = {name: mb.read_state(input=state) for name, state in states.items()}
+        self._edges: dict[tuple[int, str], Any] = {}
 
     def extended(self, name: str, rows: Any, layer: int) -> Any:
         """`rows` (1, kv_heads, S, head_dim) put behind what the layer holds; all of it (1, kv_heads, T, head_dim)."""
         narrow = rows if self._narrow else mb.cast(x=rows, dtype="fp16")
-        begin, end = self._edge(layer, self._timeline.past), self._edge(layer + 1, self._timeline.total)
+        begin, end = self._edge(layer, "past"), self._edge(layer + 1, "total")
         inner = [False, True, True, False, True]  # the axes that are taken whole
         written = mb.slice_update(
             x=self._now[name],
@@ -115,9 +121,13 @@ class Cache:
         )
         return held if self._narrow else mb.cast(x=held, dtype="fp32")
 
-    def _edge(self, layer: int, place: Any) -> Any:
-        before, after = np.array([layer, 0, 0], np.int32), np.zeros(1, np.int32)
-        return mb.concat(values=[before, place, after], axis=0)
+    def _edge(self, layer: int, where: str) -> Any:
+        """The vector [layer, 0, 0, T - S or T, 0], the same for keys and values."""
+        if (layer, where) not in self._edges:
+            place = self._timeline.past if where == "past" else self._timeline.total
+            before, after = np.array([layer, 0, 0], np.int32), np.zeros(1, np.int32)
+            self._edges[layer, where] = mb.concat(values=[before, place, after], axis=0)
+        return self._edges[layer, where]
 
 
 def attended(query: Any, key: Any, value: Any, mask: Any, attention: CausalAttention, dtype: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Weights of a decoder as constants of a MIL program, each stored once under its name (iOS 18).
+"""Weights of a decoder as constants of a MIL program, each stored once under its name, for all functions (iOS 18).
 
 Integers keep our scales, in float16, in `constexpr_blockwise_shift_scale`: int8 per channel and int4 in blocks.
 """
@@ -32,15 +32,20 @@ class Constants:
 
     def named(self, name: str, values: np.ndarray) -> Any:
         """A constant of this function's type."""
+        return self.exactly(name, values.astype(self._dtype))
+
+    def exactly(self, name: str, values: np.ndarray) -> Any:
+        """A constant of the type it comes in."""
         if name not in self._made:
-            self._made[name] = mb.const(val=values.astype(self._dtype), name=name)
+            self._made[name] = mb.const(val=values, name=name)
+            _share(self._made[name], name)
         return self._made[name]
 
     def linear(self, value: Any, linear: Linear) -> Any:
-        """(…, in) -> (…, out)."""
-        if linear.bias is None:
-            return mb.linear(x=value, weight=self.weight(linear.weight))
-        return mb.linear(x=value, weight=self.weight(linear.weight), bias=self.weight(linear.bias))
+        """(…, in) -> (…, out). Layers without a bias share zeros: coremltools would write some for each."""
+        width = linear.weight.shape[0]
+        bias = self.weight(linear.bias) if linear.bias else self.named(f"zeros {width}", np.zeros(width))
+        return mb.linear(x=value, weight=self.weight(linear.weight), bias=bias)
 
     def linears(self, value: Any, *linears: Linear) -> Any:
         """The outputs of layers with the same input, one after the other: one product where they can be stored as
@@ -52,9 +57,16 @@ class Constants:
 
     def _integers(self, name: str, quantized: Quantized) -> Any:
         stored = types.np_int4_dtype if quantized.bits == 4 else np.int8
-        return mb.constexpr_blockwise_shift_scale(
-            data=quantized.integers.astype(stored), scale=quantized.scale.astype(self._dtype), name=name
-        )
+        data, scale = quantized.integers.astype(stored), quantized.scale.astype(self._dtype)
+        widened = mb.constexpr_blockwise_shift_scale(data=data, scale=scale, name=name)
+        for part in ("data", "scale"):
+            _share(widened.op.inputs[part], f"{name} {part}")
+        return widened
+
+
+def _share(constant: Any, name: str) -> None:
+    """Constants of several functions that have the same id lie in the file once."""
+    constant.op.weight_id = name
 
 
 def _joined(linears: Sequence[Linear]) -> Linear | None:

@@ -51,7 +51,7 @@ class MilDecoderBuilder:
         self._context = context
         self._asked = asked
         self._constants = Constants(dtype)
-        self._timeline = Timeline(self._ids, inputs["causalMask"], dtype)
+        self._timeline = Timeline(self._ids, inputs["causalMask"], self._constants, dtype)
         self._cache = Cache({name: inputs[name] for name in (KEYS, VALUES)}, self._timeline, dtype)
         self.outputs: dict[str, Any] = {}
 

@@ -1,15 +1,19 @@
-"""A decoder as a package that keeps its cache: one function, a flexible length, states, iOS 18.
+"""A decoder as a package that keeps its cache: a flexible length, states, iOS 18, and two functions over the same
+weights. `main` gives logits of every position, `last` those of the last token alone, which for a long prompt and a
+large vocabulary is most of the memory.
 
-Physical names are those that swift-transformers gives and reads: `inputIds` (1, S) int32; `causalMask`
-(1, 1, 1, T + 1) float16, of which it fills in the length alone, one more than the T tokens that the cache holds once
-the new ones are in it; the states `keyCache` and `valueCache`; `logits` (1, 1, vocabulary) float32 of the last token.
-The program makes the mask itself, windows included. A cache is forgotten from a token on by saying a smaller T.
+Physical names and shapes are those that swift-transformers feeds and reads: `inputIds` (1, S) int32; `causalMask`
+(1, 1, 1, T + 1) float16, of which it fills in nothing but the length, one more than the T tokens that the cache holds
+once the new ones are in it; the states `keyCache` and `valueCache`; `logits` float32, by the function that is the
+default (1, S, vocabulary). The program makes the mask itself, windows included. A cache is forgotten from a token on
+by saying a smaller T.
 
 fp32 computes in float32, but its cache is float16 too: Core ML has no states of another type.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +24,13 @@ from coremltools.converters.mil.mil import Function, Program, get_new_symbol, ty
 
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.decoders.walk import build_decoder
-from exporters.formats.coreml.decoder import KEYS, VALUES, MilDecoderBuilder
+from exporters.formats.coreml.decoder import KEYS, VALUES, MilDecoderBuilder, every_position, last_position
 from exporters.formats.coreml.package import save_package
 from exporters.formats.lowered import Lowered
 from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
 from mobile_llm.errors import InvalidSpec, UnsupportedModel
 
+EVERY, LAST = "main", "last"
 _MINIMUM = {"coreml": "9", "ios": "18.0", "macos": "15.0"}
 
 
@@ -37,7 +42,11 @@ def write(model: DecoderModel, precision: str, bundle: Path, context: int) -> Lo
     path = f"coreml/{precision}.mlpackage"
     dtype = np.float32 if precision == "fp32" else np.float16
     save_package(_program(model, cache, dtype), ct.target.iOS18, bundle / path)
-    entries = {"prefill": (_entry(model, context, "sequence"),), "decode": (_entry(model, context, 1),)}
+    entries = {
+        "prefill": (_entry(model, context, LAST, "sequence"),),
+        "decode": (_entry(model, context, LAST, 1),),
+        "score": (_entry(model, context, EVERY, "sequence"),),
+    }
     return Lowered(path, entries, _MINIMUM, cache)
 
 
@@ -50,6 +59,15 @@ def _cache(model: DecoderModel, context: int) -> KvCache:
 
 
 def _program(model: DecoderModel, cache: KvCache, dtype: type[np.floating[Any]]) -> Any:
+    program = Program()
+    for name, asked in ((EVERY, every_position), (LAST, last_position)):
+        program.add_function(name, _function(model, cache, dtype, asked))
+    program.default_function_name = EVERY
+    program.export_as_multifunction = True
+    return program
+
+
+def _function(model: DecoderModel, cache: KvCache, dtype: type[np.floating[Any]], asked: Callable[[Any], Any]) -> Any:
     length, total = get_new_symbol(), get_new_symbol()
     state = (cache.layers, 1, cache.kv_heads, cache.context, cache.head_dim)
     inputs = {
@@ -58,22 +76,21 @@ def _program(model: DecoderModel, cache: KvCache, dtype: type[np.floating[Any]])
         **{name: mb.state_tensor_placeholder(state, types.fp16) for name in (KEYS, VALUES)},
     }
     with Function(inputs, opset_version=ct.target.iOS18) as function:
-        builder = MilDecoderBuilder(function.inputs, dtype, cache.context)
+        builder = MilDecoderBuilder(function.inputs, dtype, cache.context, asked)
         build_decoder(model, builder)
         function.set_outputs(list(builder.outputs.values()))
     lengths, totals = ct.RangeDim(1, cache.context, default=1), ct.RangeDim(2, cache.context + 1, default=2)
     ids = ct.TensorType("inputIds", shape=(1, lengths), dtype=np.int32)
     mask = ct.TensorType("causalMask", shape=(1, 1, 1, totals), dtype=np.float16)
     function.set_input_types((ids, mask))
-    program = Program()
-    program.add_function("main", function)
-    return program
+    return function
 
 
-def _entry(model: DecoderModel, context: int, length: int | str) -> EntryPoint:
+def _entry(model: DecoderModel, context: int, function: str, length: int | str) -> EntryPoint:
     lengths = {length: (1, context)} if isinstance(length, str) else {}
     inputs = {
         "input_ids": TensorBinding("inputIds", "int32", (1, length), lengths),
         "causal_mask": TensorBinding("causalMask", "float16", (1, 1, 1, "total"), {"total": (2, context + 1)}),
     }
-    return EntryPoint(inputs, {"logits": TensorBinding("logits", "float32", (1, 1, model.vocabulary))})
+    shape = (1, length if function == EVERY else 1, model.vocabulary)
+    return EntryPoint(inputs, {"logits": TensorBinding("logits", "float32", shape)}, function)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from exporters.verification.mil.program import Program
+from exporters.verification.mil.program import Program, require_known
 from mobile_llm.artifacts import coreml
 from mobile_llm.backends.stateful import StatefulDecoder
 from mobile_llm.bundle.integrity import inside
@@ -21,40 +22,58 @@ from mobile_llm.bundle.manifest import Artifact, EntryPoint
 from mobile_llm.errors import BackendUnavailable
 
 _MAIN = "main"
-_ROLES = ("prefill", "decode")
+
+
+class Programs:
+    """The functions of a package, refused at once where one cannot be run, and each made ready when it is first
+    asked for: functions share weights in the file, but not here."""
+
+    def __init__(self, path: Path, float32: bool) -> None:
+        self._functions = coreml.read(path).functions
+        self._float32 = float32
+        self._ready: dict[str, Program] = {}
+        for function in self._functions.values():
+            require_known(function)
+
+    def of(self, entry: EntryPoint) -> Program:
+        name = entry.signature or _MAIN
+        if name not in self._ready:
+            self._ready[name] = Program(self._functions[name], self._float32)
+        return self._ready[name]
+
+    def run(
+        self, entry: EntryPoint, inputs: Mapping[str, np.ndarray], states: Mapping[str, Any] | None
+    ) -> dict[str, np.ndarray]:
+        """Logical tensors in, logical tensors out."""
+        feeds = {b.name: np.array(inputs[role], b.dtype) for role, b in entry.inputs.items()}
+        results = self.of(entry).run(feeds, states)
+        return {role: results[binding.name] for role, binding in entry.outputs.items()}
+
+    def clear(self) -> None:
+        self._ready.clear()
 
 
 class MilSession:
-    """A session of `mobile_llm.backends`: one program per function, constants widened once."""
+    """A session of `mobile_llm.backends`: one program per function, constants widened once. States begin anew with
+    every run."""
 
     def __init__(self, path: Path, float32: bool = False) -> None:
-        functions = coreml.read(path).functions
-        self._programs = {name: Program(function, float32) for name, function in functions.items()}
+        self._programs = Programs(path, float32)
 
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        feeds = {b.name: np.array(inputs[role], b.dtype) for role, b in entry.inputs.items()}
-        results = self._programs[entry.signature or _MAIN].run(feeds)
-        return {role: results[binding.name] for role, binding in entry.outputs.items()}
+        return self._programs.run(entry, inputs, None)
 
     def close(self) -> None:
         self._programs.clear()
 
 
 class MilDecoder(StatefulDecoder):
-    """A decoder of `mobile_llm.backends`: the function its entry points name, and its states."""
+    """A decoder of `mobile_llm.backends`, with the states of one sequence."""
 
     def __init__(self, path: Path, artifact: Artifact, float32: bool = False) -> None:
-        functions = coreml.read(path).functions
-        names = {e.signature or _MAIN for role in _ROLES for e in artifact.entry_points[role]}
-        programs = {name: Program(functions[name], float32) for name in names}
-        states = next(iter(programs.values())).new_states()
-
-        def run(entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-            feeds = {b.name: np.array(inputs[role], b.dtype) for role, b in entry.inputs.items()}
-            results = programs[entry.signature or _MAIN].run(feeds, states)
-            return {role: results[binding.name] for role, binding in entry.outputs.items()}
-
-        super().__init__(artifact, run, programs.clear)
+        programs = Programs(path, float32)
+        states = programs.of(artifact.entry_points["decode"][0]).new_states()
+        super().__init__(artifact, lambda entry, inputs: programs.run(entry, inputs, states), programs.clear)
 
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> MilSession:

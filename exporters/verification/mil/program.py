@@ -25,8 +25,7 @@ class Program:
 
         self._function = function
         self._float32 = float32
-        for op in function.ops:
-            _require_known(op, OPS)
+        require_known(function)
         self._table = {**OPS, **INTERNAL}
         self._moving = MOVING
         self._constants = {tensor.name: _widened(tensor) for tensor in function.constants()}
@@ -92,13 +91,17 @@ class Program:
         return value.to(getattr(torch, dtype))
 
 
-def _require_known(op: Op, table: Mapping[str, Any]) -> None:
-    if op.type not in table:
-        raise UnsupportedModel(f"the evaluator does not know the MIL operator {op.type!r}")
-    known = inspect.signature(table[op.type]).parameters
-    for parameter in op.arguments:
-        if parameter not in known:
-            raise UnsupportedModel(f"the evaluator does not know {parameter!r} of the MIL operator {op.type!r}")
+def require_known(function: Function) -> None:
+    """Raise UnsupportedModel for an operator or a parameter of one that the evaluator does not know."""
+    from exporters.verification.mil.ops import OPS
+
+    for op in function.ops:
+        if op.type not in OPS:
+            raise UnsupportedModel(f"the evaluator does not know the MIL operator {op.type!r}")
+        known = inspect.signature(OPS[op.type]).parameters
+        for parameter in op.arguments:
+            if parameter not in known:
+                raise UnsupportedModel(f"the evaluator does not know {parameter!r} of the MIL operator {op.type!r}")
 
 
 def _argument(parameter: str, names: Sequence[str], values: Mapping[str, Any]) -> Any:
