@@ -27,6 +27,7 @@ from exporters.quantization.integers import quantize_per_channel, to_float16
 from exporters.verification.exact import onnx as exact
 from mobile_llm.artifacts import read
 from mobile_llm.artifacts.bindings import check_bindings
+from mobile_llm.artifacts.graph import Function
 from mobile_llm.backends import Decoder, onnx_decoder
 from mobile_llm.backends import onnx as backend
 from mobile_llm.bundle.manifest import Artifact
@@ -48,6 +49,11 @@ Quantize = Callable[[Weight], Quantized]
 def write(described: DecoderModel, folder: Path, precision: str = "fp32") -> Artifact:
     lowered = lower_decoder(described, precision, folder, CONTEXT)
     return Artifact("onnx", precision, lowered.path, (), lowered.entry_points, lowered.minimum, lowered.cache)
+
+
+def graph_of(path: Path) -> Function:
+    (graph,) = read("onnx", path).functions.values()
+    return graph
 
 
 def reference(model: Any) -> np.ndarray:
@@ -206,7 +212,7 @@ def test_a_tied_table_is_stored_once(recipe: str | None, decoder: Make, tmp_path
     if recipe:
         described = quantized(described, RECIPES[recipe][1])
     artifact = write(described, tmp_path)
-    tensors = next(iter(read("onnx", tmp_path / artifact.path).functions.values())).tensors.values()
+    tensors = graph_of(tmp_path / artifact.path).tensors.values()
     of_table = [t.stored_bytes for t in tensors if t.name.startswith("model.embed_tokens.weight")]
     exact_size = {None: 120 * 32 * 4, "int8": 120 * (32 + 4), "int4": 120 * (16 + 8), "mixed": 120 * (32 + 4)}
     assert sum(of_table) == exact_size[recipe]
@@ -259,5 +265,9 @@ def test_a_folder_for_transformers_js(decoder: Make, tmp_path: Path) -> None:
     assert with_external_data(config, tmp_path) == config
     for precision in ("fp32", "int4"):
         write(describe_decoder(decoder("llama")), tmp_path, precision)
+    shapes = {
+        tensor.shape for tensor in graph_of(tmp_path / "onnx/model.onnx").tensors.values() if "past" in tensor.name
+    }
+    assert shapes == {("batch_size", 2, "past_sequence_length", 8)}  # of the first name it makes a size, of others 0
     files = with_external_data(config, tmp_path)["transformers.js_config"]["use_external_data_format"]
     assert files == {"model.onnx": 1, "model_q4.onnx": 1}

@@ -14,6 +14,8 @@ from exporters.formats.onnx.graph import CONTRIB, FLOAT, INT32, INT64, Graph
 from exporters.formats.onnx.products import Products, alike, joined
 from mobile_llm.errors import UnsupportedModel
 
+# transformers.js makes the first caches by these names: of the batch's size, and empty where it knows no name.
+BATCH, NEW, PAST, TOTAL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
 _HEAD_MULTIPLE = 8  # what GroupQueryAttention demands of a head
 _TURNED_MULTIPLE = 16  # and of a head that it turns, and of what it turns of it
 
@@ -25,7 +27,7 @@ class CachedAttention:
         self._graph = graph
         self._products = products
         self._ids = ids
-        self._mask = graph.input("attention_mask", INT64, ("batch", "total"))
+        self._mask = graph.input("attention_mask", INT64, (BATCH, TOTAL))
         self._context = context
         self._tables: dict[tuple[bytes, float], list[str]] = {}
         self._present: list[tuple[str, tuple[int | str, ...]]] = []
@@ -116,12 +118,12 @@ class CachedAttention:
 
     def _past(self, layer: int, attention: CausalAttention) -> list[str]:
         names = [f"past_key_values.{layer}.{kind}" for kind in ("key", "value")]
-        shape = ("batch", attention.kv_heads, "past", attention.head_dim)
+        shape = (BATCH, attention.kv_heads, PAST, attention.head_dim)
         return [self._graph.input(name, FLOAT, shape) for name in names]
 
     def _outgoing(self, layer: int, attention: CausalAttention) -> list[str]:
         names = [f"present.{layer}.{kind}" for kind in ("key", "value")]
-        shape = ("batch", attention.kv_heads, "total", attention.head_dim)
+        shape = (BATCH, attention.kv_heads, TOTAL, attention.head_dim)
         self._present += [(name, shape) for name in names]
         return names
 

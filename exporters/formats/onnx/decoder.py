@@ -14,7 +14,7 @@ from __future__ import annotations
 from exporters.architectures.blocks import Activation, FeedForward, GatedFeedForward, Norm
 from exporters.architectures.decoders.blocks import AnyNorm, CausalAttention, DecoderModel, RmsNorm
 from exporters.formats.onnx.activations import activation
-from exporters.formats.onnx.attention_cached import CachedAttention
+from exporters.formats.onnx.attention_cached import BATCH, NEW, CachedAttention
 from exporters.formats.onnx.graph import CONTRIB, FLOAT, INT64, Graph
 from exporters.formats.onnx.products import Products, alike, joined
 
@@ -27,7 +27,7 @@ class OnnxDecoderBuilder:
     def __init__(self, graph: Graph, model: DecoderModel, context: int) -> None:
         self._graph = graph
         self._products = Products(graph)
-        self._ids = graph.input("input_ids", INT64, ("batch", "sequence"))
+        self._ids = graph.input("input_ids", INT64, (BATCH, NEW))
         self._attention = CachedAttention(graph, self._products, self._ids, context)
 
     def embed(self, model: DecoderModel) -> str:
@@ -81,7 +81,7 @@ class OnnxDecoderBuilder:
             capped = g.node("Tanh", [g.node("Mul", [logits, g.number(1 / model.soft_cap)])])
             logits = g.node("Mul", [capped, g.number(model.soft_cap)])
         g.node("Identity", [logits], "logits")
-        g.output("logits", FLOAT, ("batch", 1, model.vocabulary))
+        g.output("logits", FLOAT, (BATCH, 1, model.vocabulary))
         self._attention.outputs()
 
     def _gate_and_up(self, normed: str, feed_forward: GatedFeedForward) -> list[str]:
