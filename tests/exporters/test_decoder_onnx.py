@@ -128,6 +128,22 @@ def test_clients_that_hand_the_caches_over_get_the_same(name: str, decoder: Make
         assert apart(logits[0, 0], expected[end - 1]) < SAME
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral"])
+def test_sequences_of_one_length_are_a_batch(name: str, decoder: Make, tmp_path: Path) -> None:
+    model = decoder(name)
+    ids = np.array([IDS, IDS[::-1]])
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ids)).logits.numpy()
+    artifact = write(describe_decoder(model), tmp_path)
+    session = onnxruntime.InferenceSession(str(tmp_path / artifact.path), providers=["CPUExecutionProvider"])
+    cache = {i.name: np.zeros((2, i.shape[1], 0, i.shape[3]), np.float32) for i in session.get_inputs()[2:]}
+    for start, end in ((0, 30), (30, 31), (31, 32)):
+        feeds = {"input_ids": ids[:, start:end], "attention_mask": np.ones((2, end), np.int64), **cache}
+        logits, *present = session.run(None, feeds)
+        cache = dict(zip(cache, present))
+        assert apart(logits[:, 0], expected[:, end - 1]) < SAME
+
+
 def in_blocks(weight: Weight) -> Quantized:
     """4 bits to the nearest, in blocks of 16."""
     blocks = weight.float32().reshape(weight.shape[0], -1, 16)

@@ -11,6 +11,7 @@ import numpy as np
 
 from exporters.architectures.decoders.blocks import CausalAttention, RmsNorm, Rope
 from exporters.formats.onnx.graph import CONTRIB, FLOAT, INT32, INT64, Graph
+from exporters.formats.onnx.norms import normalized
 from exporters.formats.onnx.products import Products, alike, joined
 from mobile_llm.errors import UnsupportedModel
 
@@ -63,11 +64,6 @@ class CachedAttention:
         zero, one = (g.constant(name, np.array(n, np.int64)) for n, name in enumerate(("zero", "one")))
         return g.node("Add", [first, g.node("Range", [zero, size, one])])
 
-    def rms(self, hidden: str, norm: RmsNorm) -> str:
-        """The RMS norm over the last dimension."""
-        gain = self._graph.constant(norm.weight.name, norm.gain())
-        return self._graph.node("SimplifiedLayerNormalization", [hidden, gain], epsilon=norm.eps, axis=-1, stash_type=1)
-
     def outputs(self) -> None:
         """Declare the caches that come out, which clients expect after the logits."""
         for name, shape in self._present:
@@ -76,14 +72,14 @@ class CachedAttention:
     def _query_key_value(self, normed: str, attention: CausalAttention, turned_inside: bool) -> list[str]:
         """What GroupQueryAttention takes first: the three in one, or apart."""
         parts = (attention.query, attention.key, attention.value)
-        normalized = attention.query_norm is not None or attention.key_norm is not None
+        has_norms = attention.query_norm is not None or attention.key_norm is not None
         turned_before = attention.rope is not None and not turned_inside
         if not alike(*parts):
             values = [self._products.linear(normed, part) for part in parts]
         else:
             packed = joined(f"{attention.query.weight.name.rsplit('.', 2)[0]}.query_key_value", *parts)
             product = self._products.linear(normed, packed)
-            if not normalized and not turned_before:
+            if not has_norms and not turned_before:
                 return [product, "", ""]
             sizes = self._graph.vector(*(part.weight.shape[0] for part in parts))
             values = self._graph.nodes("Split", [product, sizes], 3, axis=-1)
@@ -99,7 +95,7 @@ class CachedAttention:
             return value
         g = self._graph
         split = g.node("Reshape", [value, g.vector(0, 0, heads, head_dim)])
-        return g.node("Reshape", [self.rms(split, norm), g.vector(0, 0, heads * head_dim)])
+        return g.node("Reshape", [normalized(g, split, norm), g.vector(0, 0, heads * head_dim)])
 
     def _turned(self, value: str, rope: Rope, heads: int) -> str:
         inputs = [value, self._graph.shared("positions", lambda: self.positions(0)), *self._rope_tables(rope)]
