@@ -27,6 +27,7 @@ from exporters.quantization.integers import quantize_per_channel, to_float16
 from exporters.verification.exact import onnx as exact
 from mobile_llm.artifacts import read
 from mobile_llm.artifacts.bindings import check_bindings
+from mobile_llm.artifacts.graph import Function
 from mobile_llm.backends import Decoder, onnx_decoder
 from mobile_llm.backends import onnx as backend
 from mobile_llm.bundle.manifest import Artifact
@@ -48,6 +49,11 @@ Quantize = Callable[[Weight], Quantized]
 def write(described: DecoderModel, folder: Path, precision: str = "fp32") -> Artifact:
     lowered = lower_decoder(described, precision, folder, CONTEXT)
     return Artifact("onnx", precision, lowered.path, (), lowered.entry_points, lowered.minimum, lowered.cache)
+
+
+def graph_of(path: Path) -> Function:
+    (graph,) = read("onnx", path).functions.values()
+    return graph
 
 
 def reference(model: Any) -> np.ndarray:
@@ -120,6 +126,22 @@ def test_clients_that_hand_the_caches_over_get_the_same(name: str, decoder: Make
         cache = dict(zip(cache, present))
         assert logits.shape == (1, 1, VOCABULARY)
         assert apart(logits[0, 0], expected[end - 1]) < SAME
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral"])
+def test_sequences_of_one_length_are_a_batch(name: str, decoder: Make, tmp_path: Path) -> None:
+    model = decoder(name)
+    ids = np.array([IDS, IDS[::-1]])
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ids)).logits.numpy()
+    artifact = write(describe_decoder(model), tmp_path)
+    session = onnxruntime.InferenceSession(str(tmp_path / artifact.path), providers=["CPUExecutionProvider"])
+    cache = {i.name: np.zeros((2, i.shape[1], 0, i.shape[3]), np.float32) for i in session.get_inputs()[2:]}
+    for start, end in ((0, 30), (30, 31), (31, 32)):
+        feeds = {"input_ids": ids[:, start:end], "attention_mask": np.ones((2, end), np.int64), **cache}
+        logits, *present = session.run(None, feeds)
+        cache = dict(zip(cache, present))
+        assert apart(logits[:, 0], expected[:, end - 1]) < SAME
 
 
 def in_blocks(weight: Weight) -> Quantized:
@@ -206,7 +228,7 @@ def test_a_tied_table_is_stored_once(recipe: str | None, decoder: Make, tmp_path
     if recipe:
         described = quantized(described, RECIPES[recipe][1])
     artifact = write(described, tmp_path)
-    tensors = next(iter(read("onnx", tmp_path / artifact.path).functions.values())).tensors.values()
+    tensors = graph_of(tmp_path / artifact.path).tensors.values()
     of_table = [t.stored_bytes for t in tensors if t.name.startswith("model.embed_tokens.weight")]
     exact_size = {None: 120 * 32 * 4, "int8": 120 * (32 + 4), "int4": 120 * (16 + 8), "mixed": 120 * (32 + 4)}
     assert sum(of_table) == exact_size[recipe]
@@ -259,5 +281,9 @@ def test_a_folder_for_transformers_js(decoder: Make, tmp_path: Path) -> None:
     assert with_external_data(config, tmp_path) == config
     for precision in ("fp32", "int4"):
         write(describe_decoder(decoder("llama")), tmp_path, precision)
+    shapes = {
+        tensor.shape for tensor in graph_of(tmp_path / "onnx/model.onnx").tensors.values() if "past" in tensor.name
+    }
+    assert shapes == {("batch_size", 2, "past_sequence_length", 8)}  # of the first name it makes a size, of others 0
     files = with_external_data(config, tmp_path)["transformers.js_config"]["use_external_data_format"]
     assert files == {"model.onnx": 1, "model_q4.onnx": 1}

@@ -11,9 +11,12 @@ import numpy as np
 
 from exporters.architectures.decoders.blocks import CausalAttention, RmsNorm, Rope
 from exporters.formats.onnx.graph import CONTRIB, FLOAT, INT32, INT64, Graph
+from exporters.formats.onnx.norms import normalized
 from exporters.formats.onnx.products import Products, alike, joined
 from mobile_llm.errors import UnsupportedModel
 
+# transformers.js makes the first caches by these names: of the batch's size, and empty where it knows no name.
+BATCH, NEW, PAST, TOTAL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
 _HEAD_MULTIPLE = 8  # what GroupQueryAttention demands of a head
 _TURNED_MULTIPLE = 16  # and of a head that it turns, and of what it turns of it
 
@@ -25,7 +28,7 @@ class CachedAttention:
         self._graph = graph
         self._products = products
         self._ids = ids
-        self._mask = graph.input("attention_mask", INT64, ("batch", "total"))
+        self._mask = graph.input("attention_mask", INT64, (BATCH, TOTAL))
         self._context = context
         self._tables: dict[tuple[bytes, float], list[str]] = {}
         self._present: list[tuple[str, tuple[int | str, ...]]] = []
@@ -61,11 +64,6 @@ class CachedAttention:
         zero, one = (g.constant(name, np.array(n, np.int64)) for n, name in enumerate(("zero", "one")))
         return g.node("Add", [first, g.node("Range", [zero, size, one])])
 
-    def rms(self, hidden: str, norm: RmsNorm) -> str:
-        """The RMS norm over the last dimension."""
-        gain = self._graph.constant(norm.weight.name, norm.gain())
-        return self._graph.node("SimplifiedLayerNormalization", [hidden, gain], epsilon=norm.eps, axis=-1, stash_type=1)
-
     def outputs(self) -> None:
         """Declare the caches that come out, which clients expect after the logits."""
         for name, shape in self._present:
@@ -74,14 +72,14 @@ class CachedAttention:
     def _query_key_value(self, normed: str, attention: CausalAttention, turned_inside: bool) -> list[str]:
         """What GroupQueryAttention takes first: the three in one, or apart."""
         parts = (attention.query, attention.key, attention.value)
-        normalized = attention.query_norm is not None or attention.key_norm is not None
+        has_norms = attention.query_norm is not None or attention.key_norm is not None
         turned_before = attention.rope is not None and not turned_inside
         if not alike(*parts):
             values = [self._products.linear(normed, part) for part in parts]
         else:
             packed = joined(f"{attention.query.weight.name.rsplit('.', 2)[0]}.query_key_value", *parts)
             product = self._products.linear(normed, packed)
-            if not normalized and not turned_before:
+            if not has_norms and not turned_before:
                 return [product, "", ""]
             sizes = self._graph.vector(*(part.weight.shape[0] for part in parts))
             values = self._graph.nodes("Split", [product, sizes], 3, axis=-1)
@@ -97,7 +95,7 @@ class CachedAttention:
             return value
         g = self._graph
         split = g.node("Reshape", [value, g.vector(0, 0, heads, head_dim)])
-        return g.node("Reshape", [self.rms(split, norm), g.vector(0, 0, heads * head_dim)])
+        return g.node("Reshape", [normalized(g, split, norm), g.vector(0, 0, heads * head_dim)])
 
     def _turned(self, value: str, rope: Rope, heads: int) -> str:
         inputs = [value, self._graph.shared("positions", lambda: self.positions(0)), *self._rope_tables(rope)]
@@ -116,12 +114,12 @@ class CachedAttention:
 
     def _past(self, layer: int, attention: CausalAttention) -> list[str]:
         names = [f"past_key_values.{layer}.{kind}" for kind in ("key", "value")]
-        shape = ("batch", attention.kv_heads, "past", attention.head_dim)
+        shape = (BATCH, attention.kv_heads, PAST, attention.head_dim)
         return [self._graph.input(name, FLOAT, shape) for name in names]
 
     def _outgoing(self, layer: int, attention: CausalAttention) -> list[str]:
         names = [f"present.{layer}.{kind}" for kind in ("key", "value")]
-        shape = ("batch", attention.kv_heads, "total", attention.head_dim)
+        shape = (BATCH, attention.kv_heads, TOTAL, attention.head_dim)
         self._present += [(name, shape) for name in names]
         return names
 

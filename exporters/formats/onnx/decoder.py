@@ -5,17 +5,18 @@ key and value go into it as one product, unless queries and keys are normalized 
 different ways. A sum and the RMS norm after it are one operator. Gate and up are one product. Logits are those of the
 last position: both parts of the residual are cut before the last norm.
 
-Covered: a batch of one, or of sequences without padding; with padding, as GroupQueryAttention has it, on the right.
-Not covered: padding on the left, logits at every position.
+Covered: a batch of one, or of sequences of one length, of which chunks after the first are one token each.
+Not covered: padding, logits at every position.
 """
 
 from __future__ import annotations
 
-from exporters.architectures.blocks import Activation, FeedForward, GatedFeedForward, Norm
-from exporters.architectures.decoders.blocks import AnyNorm, CausalAttention, DecoderModel, RmsNorm
+from exporters.architectures.blocks import FeedForward, GatedFeedForward
+from exporters.architectures.decoders.blocks import AnyNorm, CausalAttention, DecoderModel
 from exporters.formats.onnx.activations import activation
-from exporters.formats.onnx.attention_cached import CachedAttention
-from exporters.formats.onnx.graph import CONTRIB, FLOAT, INT64, Graph
+from exporters.formats.onnx.attention_cached import BATCH, NEW, CachedAttention
+from exporters.formats.onnx.graph import FLOAT, INT64, Graph
+from exporters.formats.onnx.norms import normalized, sum_and_normalized
 from exporters.formats.onnx.products import Products, alike, joined
 
 _END = 2**63 - 1
@@ -27,7 +28,7 @@ class OnnxDecoderBuilder:
     def __init__(self, graph: Graph, model: DecoderModel, context: int) -> None:
         self._graph = graph
         self._products = Products(graph)
-        self._ids = graph.input("input_ids", INT64, ("batch", "sequence"))
+        self._ids = graph.input("input_ids", INT64, (BATCH, NEW))
         self._attention = CachedAttention(graph, self._products, self._ids, context)
 
     def embed(self, model: DecoderModel) -> str:
@@ -41,21 +42,10 @@ class OnnxDecoderBuilder:
         return g.node("Add", [hidden, self._products.rows(model.positions, places)])
 
     def norm(self, hidden: str, norm: AnyNorm) -> str:
-        if isinstance(norm, RmsNorm):
-            return self._attention.rms(hidden, norm)
-        return self._layer_norm(hidden, norm)
+        return normalized(self._graph, hidden, norm)
 
     def add_norm(self, hidden: str, added: str, norm: AnyNorm) -> tuple[str, str]:
-        g = self._graph
-        if isinstance(norm, Norm):
-            # A Sum, since an Add would be fused into SkipLayerNormalization, which takes longer than the two.
-            total = g.node("Sum", [hidden, added])
-            return total, self._layer_norm(total, norm)
-        inputs = [hidden, added, g.constant(norm.weight.name, norm.gain())]
-        total, normed = f"{norm.weight.name}.sum", f"{norm.weight.name}.normed"
-        outputs = [normed, "", "", total]
-        g.nodes("SkipSimplifiedLayerNormalization", inputs, outputs, normed, CONTRIB, epsilon=norm.eps)
-        return total, normed
+        return sum_and_normalized(self._graph, hidden, added, norm)
 
     def attention(self, normed: str, attention: CausalAttention, layer: int) -> str:
         return self._attention.attend(normed, attention, layer)
@@ -63,9 +53,10 @@ class OnnxDecoderBuilder:
     def feed_forward(self, normed: str, feed_forward: FeedForward | GatedFeedForward) -> str:
         if isinstance(feed_forward, GatedFeedForward):
             gate, up = self._gate_and_up(normed, feed_forward)
-            expanded = self._graph.node("Mul", [self._activated(gate, feed_forward.activation), up])
+            expanded = self._graph.node("Mul", [activation(self._graph, gate, feed_forward.activation), up])
         else:
-            expanded = self._activated(self._products.linear(normed, feed_forward.up), feed_forward.activation)
+            up = self._products.linear(normed, feed_forward.up)
+            expanded = activation(self._graph, up, feed_forward.activation)
         return self._products.linear(expanded, feed_forward.down)
 
     def asked_for(self, hidden: str, added: str) -> tuple[str, str]:
@@ -75,13 +66,15 @@ class OnnxDecoderBuilder:
 
     def logits(self, normed: str, model: DecoderModel) -> None:
         g = self._graph
-        table = self._products.by_table(normed, model.words) if model.tied else ""
-        logits = table or self._products.linear(normed, model.head)
+        if model.tied:
+            logits = self._products.by_table(normed, model.words)
+        else:
+            logits = self._products.linear(normed, model.head)
         if model.soft_cap is not None:
             capped = g.node("Tanh", [g.node("Mul", [logits, g.number(1 / model.soft_cap)])])
             logits = g.node("Mul", [capped, g.number(model.soft_cap)])
         g.node("Identity", [logits], "logits")
-        g.output("logits", FLOAT, ("batch", 1, model.vocabulary))
+        g.output("logits", FLOAT, (BATCH, 1, model.vocabulary))
         self._attention.outputs()
 
     def _gate_and_up(self, normed: str, feed_forward: GatedFeedForward) -> list[str]:
@@ -90,10 +83,3 @@ class OnnxDecoderBuilder:
             return [self._products.linear(normed, part) for part in (gate, up)]
         both = joined(f"{up.weight.name.rsplit('.', 2)[0]}.gate_up", gate, up)
         return self._graph.nodes("Split", [self._products.linear(normed, both)], 2, axis=-1)
-
-    def _activated(self, hidden: str, kind: Activation) -> str:
-        return activation(self._graph, hidden, kind)
-
-    def _layer_norm(self, hidden: str, norm: Norm) -> str:
-        parts = [self._products.floats(part) for part in (norm.weight, norm.bias) if part]
-        return self._graph.node("LayerNormalization", [hidden, *parts], epsilon=norm.eps, axis=-1)
