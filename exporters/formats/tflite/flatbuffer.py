@@ -28,6 +28,7 @@ _TYPES = {
     np.dtype("int8"): Types.INT8,
 }
 _LARGEST = 2**31 - 1
+_BYTES_OF_A_PART = 256  # at most, of a tensor or an operator
 
 
 class Model:
@@ -93,7 +94,9 @@ class Model:
         size = sum(len(b.data) for b in self._model.buffers if b.data is not None)
         if size > _LARGEST - (1 << 24):
             raise UnsupportedModel(f"{path.name} would exceed 2 GB, the limit of a .tflite file; choose int8")
-        builder = flatbuffers.Builder(size + (1 << 22))
+        # Room for everything at once: a builder that grows copies all the weights.
+        parts = sum(len(graph.tensors) + len(graph.operators) for graph in self._model.subgraphs)
+        builder = flatbuffers.Builder(size + (1 << 22) + _BYTES_OF_A_PART * parts)
         builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(memoryview(builder.Bytes)[builder.Head() :])
