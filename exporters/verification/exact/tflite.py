@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mobile_llm.backends.native import native_stderr_silenced
+from mobile_llm.backends.litert import CompiledFile
 from mobile_llm.backends.tflite import TfliteSession
 from mobile_llm.backends.tflite_decoder import TfliteDecoder, open_file
 from mobile_llm.bundle.integrity import inside
@@ -20,10 +20,7 @@ from mobile_llm.errors import BackendUnavailable
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteSession:
     with _exact(bundle, artifact) as path:
-        from ai_edge_litert.interpreter import Interpreter
-
-        with native_stderr_silenced():
-            return TfliteSession(Interpreter(model_path=str(path), num_threads=threads))
+        return TfliteSession(CompiledFile(path, threads))
 
 
 def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteDecoder:
