@@ -17,10 +17,12 @@ from exporters.architectures.weights import Quantized, Weight
 
 
 class Constants:
-    """The constants of one function. `dtype` is what the program computes in."""
+    """The constants of one function. `dtype` is what the program computes in; `arrays`, their values by name, belong
+    to all functions, so that memory holds them once too."""
 
-    def __init__(self, dtype: type[np.floating[Any]]) -> None:
+    def __init__(self, dtype: type[np.floating[Any]], arrays: dict[str, np.ndarray]) -> None:
         self._dtype = dtype
+        self._arrays = arrays
         self._made: dict[str, Any] = {}
 
     def weight(self, weight: Weight) -> Any:
@@ -37,7 +39,7 @@ class Constants:
     def exactly(self, name: str, values: np.ndarray) -> Any:
         """A constant of the type it comes in."""
         if name not in self._made:
-            self._made[name] = mb.const(val=values, name=name)
+            self._made[name] = mb.const(val=self._arrays.setdefault(name, values), name=name)
             _share(self._made[name], name)
         return self._made[name]
 
@@ -57,9 +59,10 @@ class Constants:
 
     def _integers(self, name: str, quantized: Quantized) -> Any:
         stored = types.np_int4_dtype if quantized.bits == 4 else np.int8
-        data, scale = quantized.integers.astype(stored), quantized.scale.astype(self._dtype)
-        widened = mb.constexpr_blockwise_shift_scale(data=data, scale=scale, name=name)
-        for part in ("data", "scale"):
+        parts = {"data": quantized.integers.astype(stored), "scale": quantized.scale.astype(self._dtype)}
+        parts = {part: self._arrays.setdefault(f"{name} {part}", values) for part, values in parts.items()}
+        widened = mb.constexpr_blockwise_shift_scale(**parts, name=name)
+        for part in parts:
             _share(widened.op.inputs[part], f"{name} {part}")
         return widened
 

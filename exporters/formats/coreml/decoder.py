@@ -42,15 +42,16 @@ class MilDecoderBuilder:
     def __init__(
         self,
         inputs: Mapping[str, Any],
+        constants: Constants,
         dtype: type[np.floating[Any]],
         context: int,
-        asked: Callable[[Any], Any] = last_position,
+        asked: Callable[[Any], Any],
     ) -> None:
         self._ids = inputs["inputIds"]
         self._dtype = dtype
         self._context = context
         self._asked = asked
-        self._constants = Constants(dtype)
+        self._constants = constants
         self._timeline = Timeline(self._ids, inputs["causalMask"], self._constants, dtype)
         self._cache = Cache({name: inputs[name] for name in (KEYS, VALUES)}, self._timeline, dtype)
         self.outputs: dict[str, Any] = {}

@@ -24,6 +24,7 @@ from coremltools.converters.mil.mil import Function, Program, get_new_symbol, ty
 
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.decoders.walk import build_decoder
+from exporters.formats.coreml.constants import Constants
 from exporters.formats.coreml.decoder import KEYS, VALUES, MilDecoderBuilder, every_position, last_position
 from exporters.formats.coreml.package import save_package
 from exporters.formats.lowered import Lowered
@@ -31,7 +32,7 @@ from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
 from mobile_llm.errors import InvalidSpec, UnsupportedModel
 
 EVERY, LAST = "main", "last"
-_MINIMUM = {"coreml": "9", "ios": "18.0", "macos": "15.0"}
+_MINIMUM = {"coreml": "8", "ios": "18.0", "macos": "15.0"}
 
 
 def write(model: DecoderModel, precision: str, bundle: Path, context: int) -> Lowered:
@@ -60,14 +61,21 @@ def _cache(model: DecoderModel, context: int) -> KvCache:
 
 def _program(model: DecoderModel, cache: KvCache, dtype: type[np.floating[Any]]) -> Any:
     program = Program()
+    arrays: dict[str, np.ndarray] = {}
     for name, asked in ((EVERY, every_position), (LAST, last_position)):
-        program.add_function(name, _function(model, cache, dtype, asked))
+        program.add_function(name, _function(model, cache, Constants(dtype, arrays), dtype, asked))
     program.default_function_name = EVERY
     program.export_as_multifunction = True
     return program
 
 
-def _function(model: DecoderModel, cache: KvCache, dtype: type[np.floating[Any]], asked: Callable[[Any], Any]) -> Any:
+def _function(
+    model: DecoderModel,
+    cache: KvCache,
+    constants: Constants,
+    dtype: type[np.floating[Any]],
+    asked: Callable[[Any], Any],
+) -> Any:
     length, total = get_new_symbol(), get_new_symbol()
     state = (cache.layers, 1, cache.kv_heads, cache.context, cache.head_dim)
     inputs = {
@@ -76,7 +84,7 @@ def _function(model: DecoderModel, cache: KvCache, dtype: type[np.floating[Any]]
         **{name: mb.state_tensor_placeholder(state, types.fp16) for name in (KEYS, VALUES)},
     }
     with Function(inputs, opset_version=ct.target.iOS18) as function:
-        builder = MilDecoderBuilder(function.inputs, dtype, cache.context, asked)
+        builder = MilDecoderBuilder(function.inputs, constants, dtype, cache.context, asked)
         build_decoder(model, builder)
         function.set_outputs(list(builder.outputs.values()))
     lengths, totals = ct.RangeDim(1, cache.context, default=1), ct.RangeDim(2, cache.context + 1, default=2)
