@@ -108,7 +108,7 @@ def _ask_model(bundle: Bundle, model: str) -> Golden:
 
     task = bundle.manifest.task
     pooling = Pooling(pooling_mode(task.pooling), bool(task.normalize)) if task.pooling else None
-    source = open_source(model, task.name, pooling)
+    source = open_source(model, task.name, pooling, task.text_pairs)
     return make_golden(source, describe(source.model, task.name, source.pooling), list(bundle.manifest.artifacts))
 
 
@@ -116,7 +116,7 @@ def _tokenizer(bundle: Bundle, golden: Golden) -> Iterator[Row]:
     """The bundle's tokenizer gives the reference's ids, and the ids give back its text."""
     tokenizer = TextTokenizer(bundle)
     where = here(f"tokenizers {tokenizers.__version__}")
-    encoded = [tokenizer.encode(text.text) for text in golden.inputs.texts]
+    encoded = [tokenizer.encode(text.given) for text in golden.inputs.texts]
     wrong = sum((e.ids, e.types) != (t.ids, t.types) for e, t in zip(encoded, golden.inputs.texts))
     yield _count("tokenizer", "texts whose ids differ", wrong, where)
     wrong = sum(tokenizer.decode(t.ids) != t.decoded for t in golden.inputs.texts)
@@ -124,24 +124,30 @@ def _tokenizer(bundle: Bundle, golden: Golden) -> Iterator[Row]:
 
 
 def _config_labels(bundle: Bundle) -> Iterator[Row]:
-    """Other clients read the labels from config.json: they must be those of the manifest."""
+    """Other clients read the labels and what they mean from config.json: they must be those of the manifest."""
     labels = bundle.manifest.task.labels
     if not labels:
         return
-    named = _id2label(bundle)
+    config = _config(bundle)
+    named = config.get("id2label", {})
+    if not isinstance(named, dict):
+        raise IntegrityFailed("config.json has no id2label that could be read; fetch the bundle again")
     wrong = sum(named.get(str(index)) != label for index, label in enumerate(labels))
     yield _count("labels", "labels that differ from config.json", wrong + abs(len(named) - len(labels)), here("json"))
+    stated = config.get("problem_type")
+    if stated is not None and bundle.manifest.task.problem_type is not None:
+        wrong = int(stated != bundle.manifest.task.problem_type)
+        yield _count("labels", "problem_type that differs from config.json", wrong, here("json"))
 
 
-def _id2label(bundle: Bundle) -> dict[str, Any]:
+def _config(bundle: Bundle) -> dict[str, Any]:
     try:
         config = read_json(bundle.own_file("config.json"))
     except InvalidInput as error:
         raise IntegrityFailed(f"{error}; fetch the bundle again") from None
-    named = config.get("id2label", {}) if isinstance(config, dict) else None
-    if not isinstance(named, dict):
+    if not isinstance(config, dict):
         raise IntegrityFailed("config.json has no id2label that could be read; fetch the bundle again")
-    return named
+    return config
 
 
 def _count(entry: str, metric: str, wrong: int, where: str) -> Row:
