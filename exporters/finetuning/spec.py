@@ -62,7 +62,9 @@ class FinetuneSpec:
         if self.task not in TASKS:
             raise InvalidSpec(f"fine-tuning for {self.task!r} is not covered; covered: {', '.join(TASKS)}")
         if self.task != "text-classification" and (self.problem_type or self.text_pair_column):
-            raise InvalidSpec(f"a problem type and pairs of texts are for text-classification, not for {self.task}")
+            raise InvalidSpec(
+                f"a problem type and pairs of texts are for text-classification, not for {self.task}; leave them out"
+            )
         if self.problem_type not in (None, *PROBLEM_TYPES):
             raise InvalidSpec(f"unknown problem type {self.problem_type!r}; choose from {', '.join(PROBLEM_TYPES)}")
         if self.rename and self.problem_type == REGRESSION:

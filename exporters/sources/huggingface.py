@@ -97,7 +97,7 @@ def open_source(model: str, task: str, pooling: Pooling | None = None, text_pair
     if task == "feature-extraction":
         pooling = pooling or _read_pooling(folder)
     loaded = _load(folder, task)
-    pairs = task == "text-classification" and (text_pairs or _made_for_pairs(loaded.config))
+    pairs = task == "text-classification" and (text_pairs or _made_for_pairs(folder, loaded.config))
     source = HuggingFaceSource(folder.absolute(), _model_id(model, folder), task, loaded, pooling, pairs)
     _check_head(source)
     return source
@@ -138,13 +138,14 @@ def _load(folder: Path, task: str) -> Any:
     return model.eval()
 
 
-def _made_for_pairs(config: Any) -> bool:
-    """Whether a config says that texts come in pairs: our fine-tuning writes `text_pairs`, and a cross-encoder of
-    sentence-transformers takes nothing else."""
+def _made_for_pairs(folder: Path, config: Any) -> bool:
+    """Whether a folder says that texts come in pairs: our fine-tuning writes `text_pairs`, and a cross-encoder of
+    sentence-transformers, by the marks of its versions, takes nothing else."""
+    if getattr(config, "text_pairs", False) is True or hasattr(config, "sbert_ce_default_activation_function"):
+        return True
     marks = getattr(config, "sentence_transformers", None)
-    crosses = isinstance(marks, dict) and "activation_fn" in marks
-    named = getattr(config, "text_pairs", False) is True
-    return named or crosses or hasattr(config, "sbert_ce_default_activation_function")
+    own = read_optional(folder / "config_sentence_transformers.json")
+    return (isinstance(marks, dict) and "activation_fn" in marks) or own.get("model_type") == "CrossEncoder"
 
 
 def _check_head(source: HuggingFaceSource) -> None:

@@ -82,6 +82,8 @@ def evaluate(
     for artifact_id in chosen:
         bundle.check_artifact(bundle.manifest.artifacts[artifact_id])
     task = bundle.manifest.task
+    if columns.text_pair and task.name != "text-classification":
+        raise InvalidSpec(f"pairs of texts are for text-classification, and this is {task.name}; leave them out")
     if task.labels:
         rows = load_labelled(task.name, task.problem_type, data, columns).with_label_names(task.labels)
         if not isinstance(rows, TokenDataset):

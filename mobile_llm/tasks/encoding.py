@@ -59,8 +59,10 @@ class StringEncoder:
     def run(self, text: Text, *roles: str) -> dict[str, np.ndarray]:
         """The outputs of these roles for one text."""
         if isinstance(text, tuple):
-            plain = self.engine.artifact_id.removesuffix("-text")
-            raise InvalidInput(f"{self.engine.artifact_id} takes single texts, not pairs; choose {plain} for a pair")
+            raise InvalidInput(
+                f"{self.engine.artifact_id} takes strings, one text each, and no pairs; choose an artifact without its "
+                "tokenizer inside, of a model that takes pairs"
+            )
         if not isinstance(text, str):
             raise InvalidInput(f"a text should be a str, not {type(text).__name__}")
         if "\0" in text:

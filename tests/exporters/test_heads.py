@@ -77,7 +77,9 @@ def test_several_labels_from_the_data_to_the_answer(
 
     answers = printed(capsys, "run", bundle, "the film is bad and funny", "the call is long")["answers"]
     assert [sorted(answer["labels"]) for answer in answers] == [["bad", "funny"], []]
-    assert "Labels (any number of them at once): `bad`, `funny`, `good`" in (tmp_path / "bundle/README.md").read_text()
+    card = (tmp_path / "bundle/README.md").read_text(encoding="utf-8")
+    assert "Labels (any number of them at once): `bad`, `funny`, `good`" in card
+    assert 'await model("a text", { top_k: null })' in card
 
 
 def test_a_number_for_pairs_from_the_data_to_the_answer(
@@ -108,6 +110,7 @@ def test_a_number_for_pairs_from_the_data_to_the_answer(
     best, worst = mobile_llm.load(bundle).classify(pairs)
     assert best.value > worst.value + 2
     card = (tmp_path / "bundle/README.md").read_text(encoding="utf-8")
+    assert 'await model(tokenizer("a text", { text_pair: "another" }));' in card
     assert "Answers with a number" in card
     assert 'model.classify(("a text", "another"))[0]\nprint(answer.value)' in card
     assert "pearson 0.9" in card
@@ -142,12 +145,25 @@ def test_a_model_that_is_said_to_take_pairs_is_compared_on_them(classifier_model
     assert main(["verify", str(bundle), "--model", str(classifier_model), "--json"]) == 0
 
 
-@pytest.mark.parametrize("mark", [{"sentence_transformers": {"activation_fn": "x"}}, {"text_pairs": True}])
+_CROSS_ENCODER = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
+
+
+@pytest.mark.parametrize("mark", [_CROSS_ENCODER, {"text_pairs": True}, {"text_pairs": False}])
 def test_a_config_may_say_that_texts_come_in_pairs(mark: dict[str, Any], make_model: Callable[..., Path]) -> None:
     from exporters.sources.huggingface import open_source
 
     source = open_source(str(make_model(**mark)), "text-classification")
-    assert (source.text_pairs, source.problem_type) == (True, SINGLE_LABEL)
+    assert (source.text_pairs, source.problem_type) == (mark != {"text_pairs": False}, SINGLE_LABEL)
+
+
+def test_a_cross_encoder_takes_pairs(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    from exporters.sources.huggingface import open_source
+
+    CrossEncoder(str(make_model(id2label={0: "x"}, label2id={"x": 0}))).save_pretrained(str(tmp_path / "model"))
+    source = open_source(str(tmp_path / "model"), "text-classification")
+    assert (source.text_pairs, source.problem_type) == (True, REGRESSION)
 
 
 A = np.float32([[2, -1], [0.5, 3], [-2, -2], [-1, 4]])
@@ -225,7 +241,7 @@ def test_rows_that_cannot_be_trained_on_are_named(
         (["--eval-data", "UNSEEN", "--problem-type", MULTI_LABEL], "row 2 has the label 'meh', which is not among the"),
         (
             ["--task", "token-classification", "--problem-type", REGRESSION],
-            "are for text-classification, not for",
+            "are for text-classification, not for token-classification; leave them out",
         ),
     ],
 )
@@ -286,6 +302,14 @@ def test_an_export_that_contradicts_itself_is_refused(
     assert code == 2
     assert sentence in message
     assert not list(output.parent.iterdir())
+
+
+def test_embeddings_are_not_evaluated_on_pairs(embedder_bundle: Path, tmp_path: Path, answer: Answer) -> None:
+    (tmp_path / "pairs.csv").write_text("text,other\na,b\n", encoding="utf-8")
+    data = ["--data", str(tmp_path / "pairs.csv"), "--text-pair-column", "other"]
+    code, _, message = answer("evaluate", str(embedder_bundle), *data)
+    assert code == 2
+    assert "pairs of texts are for text-classification, and this is feature-extraction; leave them out" in message
 
 
 def test_several_numbers_of_a_head_are_refused(make_model: Callable[..., Path], tmp_path: Path, answer: Answer) -> None:
