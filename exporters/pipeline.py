@@ -69,7 +69,7 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     """Everything but what is attested. The PyTorch model is in memory no longer than this."""
     watch(f"loading {spec.model}")
     source = open_source(spec.model, spec.task, spec.pooling, spec.text_pairs)
-    _check_pairs_and_text_input(spec, source)
+    _refuse_strings_for_pairs(spec, source)
     _check_data(spec, source)
     model = describe(source.model, spec.task, source.pooling)
     artifact_ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
@@ -99,7 +99,7 @@ def _with_text_input(
     return added
 
 
-def _check_pairs_and_text_input(spec: ExportSpec, source: HuggingFaceSource) -> None:
+def _refuse_strings_for_pairs(spec: ExportSpec, source: HuggingFaceSource) -> None:
     """An artifact that takes a string could not be given what the model takes."""
     if spec.text_input and source.text_pairs:
         raise InvalidSpec(f"text input is for single texts, and {spec.model} takes pairs; leave out the text input")
