@@ -25,6 +25,7 @@ def export(
     pooling: str | None = None,
     normalize: bool = False,
     eval_data: str | None = None,
+    text_pairs: bool = False,
     force: bool = False,
     strict: bool = False,
     text_input: bool = False,
@@ -39,7 +40,9 @@ def export(
         output: the bundle's folder; it has to be given.
         pooling: "mean", "cls" or "max" instead of what the model's modules.json says; with `normalize` the
             vector has length 1.
-        eval_data: labelled rows (a file or `package:` source) on which every artifact's accuracy is compared.
+        eval_data: labelled rows (a file or `package:` source) on which every artifact's accuracy (F1, correlation) is
+            compared.
+        text_pairs: the model takes pairs of texts, where its config does not say so.
         force: replace an existing bundle once the new one has passed.
         strict: treat what could not be checked as a failure.
         text_input: beside each ONNX artifact one that takes strings, its tokenizer inside ("onnx/int8-text").
@@ -55,8 +58,10 @@ def export(
     if output is None:
         raise InvalidSpec("output has to be given: the folder that the bundle is written to")
     if is_module(model):
-        if task not in (None, TASK) or pooling or normalize or eval_data:
-            raise InvalidSpec("a model in memory takes and gives tensors: leave out task, pooling and eval_data")
+        if task not in (None, TASK) or pooling or normalize or eval_data or text_pairs:
+            raise InvalidSpec(
+                "a model in memory takes and gives tensors: leave out task, pooling, eval_data and text_pairs"
+            )
         return _export_module(model, example_inputs, Path(output), formats, recipes, force, strict)
     if task is None or example_inputs is not None or not isinstance(model, (str, Path)):
         raise InvalidSpec(
@@ -70,7 +75,7 @@ def export(
     chosen = Pooling(pooling_mode(pooling), normalize) if pooling else None
     spec = ExportSpec(
         str(model), task, Path(output), tuple(formats), tuple(recipes), chosen, eval_data,
-        force=force, strict=strict, text_input=text_input, context=context,
+        text_pairs=text_pairs, force=force, strict=strict, text_input=text_input, context=context,
     )  # fmt: skip
     return run_export(spec)
 

@@ -15,16 +15,19 @@ from typing import Any
 
 from exporters.card_usage import usage
 from exporters.data.packages import PREFIX
+from exporters.finetuning.tasks import METRICS
 from exporters.sources.folder import read_optional
+from exporters.verification.accuracy import LOST
 from exporters.verification.rows import Row, summary
 from exporters.verification.tables import nearness, shown_number, with_short_name
 from mobile_llm.bundle import Artifact, Bundle
+from mobile_llm.bundle.manifest import TaskInfo
+from mobile_llm.problem_types import MULTI_LABEL, REGRESSION
 
 CARD, SOURCE_CARD, FINETUNING = "README.md", "SOURCE_README.md", "finetuning.json"
 # What the model's own header says of it holds for its artifacts too.
 _TAKEN_OVER = ("license", "license_name", "license_link", "language", "datasets", "base_model")
 _UNSTATED = "**not stated: find out before you publish**"
-_LOST = ("points of accuracy lost", "points of F1 lost")
 
 
 def keep_origin(source: Path, folder: Path) -> None:
@@ -94,8 +97,7 @@ def _origin(bundle: Bundle, header: Mapping[str, Any], record: Mapping[str, Any]
         f"`{origin.id}` ({origin.architecture}, {origin.parameters:,} parameters) for {task.name}, exported to "
         f"{formats} by {manifest.created_by} and compared with the model it came from.\n"
     )
-    if task.labels:
-        yield f"Labels: {', '.join(f'`{label}`' for label in task.labels)}.\n"
+    yield from _answers(task)
     if task.pooling:
         yield f"Pooling: {task.pooling}{', scaled to length 1' if task.normalize else ''}.\n"
     yield "## Where it comes from\n"
@@ -108,8 +110,19 @@ def _origin(bundle: Bundle, header: Mapping[str, Any], record: Mapping[str, Any]
     yield f"- Licence of the data it was trained on: {origin.data_licence or _UNSTATED}\n"
 
 
+def _answers(task: TaskInfo) -> Iterator[str]:
+    """What goes in and comes out, where it is about labels."""
+    if task.text_pairs:
+        yield "Takes pairs of texts.\n"
+    if task.problem_type == REGRESSION:
+        yield "Answers with a number, in the unit of its training data.\n"
+    elif task.labels:
+        several = " (any number of them at once)" if task.problem_type == MULTI_LABEL else ""
+        yield f"Labels{several}: {', '.join(f'`{label}`' for label in task.labels)}.\n"
+
+
 def _finetuning(record: Mapping[str, Any]) -> str:
-    metric = "f1" if "f1" in record else "accuracy"
+    metric = next((name for name in METRICS if name in record), "accuracy")
     score = record.get(metric)
     measured = f"{metric} {score:.4f} on `{record.get('eval_data')}`" if score is not None else "not measured"
     return (
@@ -120,7 +133,7 @@ def _finetuning(record: Mapping[str, Any]) -> str:
 
 
 def _artifacts(bundle: Bundle, rows: Sequence[Row]) -> Iterator[str]:
-    accuracy = any(row.metric in _LOST and row.value is not None for row in rows)
+    accuracy = any(row.metric in LOST and row.value is not None for row in rows)
     yield "## Artifacts\n"
     yield "| artifact | precision | MB | needs | nearest to its limit | checks |" + (
         " points lost |" if accuracy else ""
@@ -142,7 +155,7 @@ def _line(bundle: Bundle, artifact_id: str, artifact: Artifact, rows: Sequence[R
 
 def _nearest(rows: Sequence[Row]) -> str:
     """The comparison with the model that came closest to failing."""
-    checked = [row for row in rows if row.value is not None and row.limit is not None and row.metric not in _LOST]
+    checked = [row for row in rows if row.value is not None and row.limit is not None and row.metric not in LOST]
     if not checked:
         return "**nothing was checked**"
     worst = max(checked, key=nearness)
@@ -150,7 +163,7 @@ def _nearest(rows: Sequence[Row]) -> str:
 
 
 def _points(rows: Sequence[Row]) -> str:
-    found = [row for row in rows if row.metric in _LOST and row.value is not None]
+    found = [row for row in rows if row.metric in LOST and row.value is not None]
     return "; ".join(f"{row.value:+.2f} ({row.reason.split(';')[0]})" for row in found) or "not measured"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,11 @@ def smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:
 def agreement(a: np.ndarray, b: np.ndarray) -> float:
     """Share of rows with the same largest column."""
     return float((a.argmax(-1) == b.argmax(-1)).mean())
+
+
+def same_labels(a: np.ndarray, b: np.ndarray) -> float:
+    """Share of rows of which the same columns are above 0, where a probability is one half."""
+    return float(((a > 0) == (b > 0)).all(-1).mean())
 
 
 def margin(logits: np.ndarray) -> np.ndarray:
@@ -65,25 +70,31 @@ class PairedDifference:
 
 
 @dataclass(frozen=True)
-class EntityCounts:
-    """Of each sentence: entities that were found, that are there, and that are both, exactly (sentences,)."""
+class F1Counts:
+    """Of each row: labels or entities that were found, that are there, and that are both, exactly (rows,)."""
 
     found: np.ndarray
     wanted: np.ndarray
     right: np.ndarray
 
     def f1(self, rows: np.ndarray | None = None) -> float:
-        """Over all sentences, or those in `rows`; 1 where there is no entity to find and none was."""
+        """Micro-F1 over all, or those in `rows`; 1 where there is nothing to find and nothing was."""
         found, wanted, right = (counts if rows is None else counts[rows] for counts in vars(self).values())
         total = int(found.sum() + wanted.sum())
         return 2 * int(right.sum()) / total if total else 1.0
 
 
-def count_entities(found: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]]) -> EntityCounts:
+def count_entities(found: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]]) -> F1Counts:
     """Compare IOB2 tags sentence by sentence. An entity is right where its name and both its ends are."""
     pairs = [(set(entities(a)), set(entities(b))) for a, b in zip(found, wanted)]
     columns = ([len(a) for a, _ in pairs], [len(b) for _, b in pairs], [len(a & b) for a, b in pairs])
-    return EntityCounts(*(np.array(column, np.int64) for column in columns))
+    return F1Counts(*(np.array(column, np.int64) for column in columns))
+
+
+def count_labels(logits: np.ndarray, targets: np.ndarray) -> F1Counts:
+    """Labels whose logit is above 0 beside those that are there, 1 in `targets`; both (rows, labels)."""
+    found, wanted = logits > 0, targets > 0.5
+    return F1Counts(found.sum(-1), wanted.sum(-1), (found & wanted).sum(-1))
 
 
 def entities(tags: Sequence[str]) -> list[tuple[int, int, str]]:
@@ -101,13 +112,44 @@ def entities(tags: Sequence[str]) -> list[tuple[int, int, str]]:
     return spans
 
 
-def f1_difference(a: EntityCounts, b: EntityCounts, draws: int = 1000, seed: int = 0) -> PairedDifference:
-    """F1 of a minus F1 of b on the same sentences, with a 95 % interval by drawing sentences anew (Efron, 1979)."""
-    random, count = np.random.default_rng(seed), len(a.found)
+def f1_difference(a: F1Counts, b: F1Counts) -> PairedDifference:
+    """F1 of a minus F1 of b on the same rows."""
+    return _drawn_anew(a.f1, b.f1, len(a.found))
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation of (rows,); 0 where either is constant or not finite, since nothing follows from it."""
+    x, y = (values.astype(np.float64) - values.mean(dtype=np.float64) for values in (a, b))
+    lengths = np.linalg.norm(x) * np.linalg.norm(y)
+    found = float(x @ y / lengths) if lengths > 0 else 0.0
+    return found if np.isfinite(found) else 0.0
+
+
+def concordance(a: np.ndarray, b: np.ndarray) -> float:
+    """How nearly a is b, 1 where it is (Lin, 1989); unlike a correlation it falls for values shifted or scaled."""
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    apart = x.var() + y.var() + (x.mean() - y.mean()) ** 2
+    return 1.0 if apart == 0 else float(2 * ((x - x.mean()) * (y - y.mean())).mean() / apart)
+
+
+def correlation_difference(a: np.ndarray, b: np.ndarray, targets: np.ndarray) -> PairedDifference:
+    """The correlation of a with the targets minus that of b, on the same rows."""
+
+    def of(values: np.ndarray) -> Callable[[np.ndarray | None], float]:
+        return lambda rows: correlation(*(side if rows is None else side[rows] for side in (values, targets)))
+
+    return _drawn_anew(of(a), of(b), len(targets))
+
+
+def _drawn_anew(
+    a: Callable[[np.ndarray | None], float], b: Callable[[np.ndarray | None], float], count: int, draws: int = 1000
+) -> PairedDifference:
+    """A figure of a minus that of b, with a 95 % interval by drawing their rows anew (Efron, 1979)."""
+    random = np.random.default_rng(0)
     rows = [random.integers(0, count, count) for _ in range(draws)]
-    drawn = np.array([a.f1(chosen) - b.f1(chosen) for chosen in rows])
+    drawn = np.array([a(chosen) - b(chosen) for chosen in rows])
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return PairedDifference(a.f1() - b.f1(), float(low), float(high))
+    return PairedDifference(a(None) - b(None), float(low), float(high))
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> PairedDifference:

@@ -93,7 +93,8 @@ def _with_external_data(path: Path) -> list[Path]:
 
 def write_manifest(source: HuggingFaceSource, artifacts: Mapping[str, Artifact], folder: Path) -> Manifest:
     """Write manifest.json over everything that lies in `folder`."""
-    tokenizer = Tokenizer(source.max_length, tokenizer_class=type(source.tokenizer).__name__)
+    tokenizer_class = type(source.tokenizer).__name__
+    tokenizer = Tokenizer(source.max_length, tokenizer_class=tokenizer_class, token_types=source.token_types)
     return save_manifest(origin_of(source), _task(source), tokenizer, artifacts, folder)
 
 
@@ -151,8 +152,7 @@ def origin_of(source: HuggingFaceSource) -> Origin:
 
 def _task(source: HuggingFaceSource) -> TaskInfo:
     if source.pooling is None:
-        kind = "single_label_classification" if source.task == "text-classification" else None
-        return TaskInfo(source.task, problem_type=kind, labels=source.labels)
+        return TaskInfo(source.task, source.problem_type, source.text_pairs, source.labels)
     pooling = source.pooling
     return TaskInfo(source.task, pooling=pooling.mode, normalize=pooling.normalize, prompts=source.prompts)
 

@@ -1,6 +1,7 @@
 """From a model to a bundle, top to bottom: load, describe, quantize, write, compare, and only then keep.
 
-Covered: encoders for text classification and embeddings. A bundle exists only when no comparison has failed.
+Covered: encoders for text classification (of single texts and of pairs), entities and embeddings. A bundle exists only
+when no comparison has failed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 from exporters.architectures import describe
 from exporters.architectures.blocks import EncoderModel
 from exporters.card import keep_origin, write_card
-from exporters.data import load_labelled
+from exporters.data import TokenDataset, load_labelled
+from exporters.data.texts import check_pairs
 from exporters.formats.onnx.text import TextFront, add_text_input, text_front
 from exporters.memory import release
 from exporters.packaging import copy_source_files, describe_artifact, is_ours, write_manifest, write_verification
@@ -30,6 +32,7 @@ from exporters.verification.bundles import check_bundle, gate, read_golden
 from exporters.verification.golden import make_golden
 from mobile_llm.backends.onnx import extensions_library
 from mobile_llm.bundle import Artifact, Bundle
+from mobile_llm.errors import InvalidSpec
 
 
 def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
@@ -60,7 +63,8 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
 def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     """Everything but what is attested. The PyTorch model is in memory no longer than this."""
     watch(f"loading {spec.model}")
-    source = open_source(spec.model, spec.task, spec.pooling)
+    source = open_source(spec.model, spec.task, spec.pooling, spec.text_pairs)
+    _refuse_strings_for_pairs(spec, source)
     _check_data(spec, source)
     model = describe(source.model, spec.task, source.pooling)
     artifact_ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
@@ -90,11 +94,19 @@ def _with_text_input(
     return added
 
 
+def _refuse_strings_for_pairs(spec: ExportSpec, source: HuggingFaceSource) -> None:
+    """An artifact that takes a string could not be given what the model takes."""
+    if spec.text_input and source.text_pairs:
+        raise InvalidSpec(f"text input is for single texts, and {spec.model} takes pairs; leave out the text input")
+
+
 def _check_data(spec: ExportSpec, source: HuggingFaceSource) -> None:
     """Rows that cannot be used are refused before any work is done."""
-    if spec.eval_data is not None:
-        data = load_labelled(spec.task, spec.eval_data, spec.text_column, spec.label_column)
-        data.with_label_names(source.labels)
+    if spec.eval_data is None:
+        return
+    data = load_labelled(spec.task, source.problem_type, spec.eval_data, spec.columns).with_label_names(source.labels)
+    if not isinstance(data, TokenDataset):
+        check_pairs(data.texts, spec.eval_data, source.text_pairs)
 
 
 def _write_artifacts(

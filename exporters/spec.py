@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from exporters.architectures.blocks import Pooling, PoolingMode
+from exporters.data import Columns
 from mobile_llm.errors import InvalidSpec
 
 TASKS = ("text-classification", "token-classification", "feature-extraction", "text-generation")
@@ -23,7 +24,8 @@ POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 class ExportSpec:
     """One export. `model` is a folder or a hub id; each recipe is written in each format.
 
-    Columns are by default those of the task's data (`text` and `label`, of words `tokens` and `tags`).
+    Columns are by default those of the task's data (`text`, `text_pair` and `label`, of words `tokens` and `tags`).
+    `text_pairs` says that the model takes pairs of texts, where its config does not.
     `pooling` replaces what the model's modules.json says; `eval_data` are labelled rows on which every
     artifact's accuracy is compared; `strict` makes `not_checked` a failure; `text_input` adds to each ONNX artifact
     one that takes strings; `context` is how many tokens a model that writes has room for.
@@ -38,6 +40,8 @@ class ExportSpec:
     eval_data: str | None = None
     text_column: str | None = None
     label_column: str | None = None
+    text_pair_column: str | None = None
+    text_pairs: bool = False
     force: bool = False
     strict: bool = False
     text_input: bool = False
@@ -51,12 +55,21 @@ class ExportSpec:
             raise InvalidSpec(f"accuracy needs labels, and {self.task} has none; leave out the evaluation data")
         if self.pooling and self.task != "feature-extraction":
             raise InvalidSpec(f"pooling belongs to feature-extraction, not to {self.task}; leave it out")
+        if (self.text_pairs or self.text_pair_column) and self.task != "text-classification":
+            raise InvalidSpec(f"pairs of texts are for text-classification, not for {self.task}; leave them out")
+        if self.text_pair_column and not self.eval_data:
+            raise InvalidSpec("the column of second texts is that of the evaluation data; pass both or neither")
         if self.text_input:
             check_text_input(self.task, self.formats)
         if self.task != GENERATION:
             _only_for_generation(self.context, self.recipes)
         elif self.context is not None and self.context < 2:
             raise InvalidSpec(f"a context of {self.context} has no room for a prompt and an answer; give at least 2")
+
+    @property
+    def columns(self) -> Columns:
+        """Those of the evaluation data."""
+        return Columns(self.text_column, self.label_column, self.text_pair_column)
 
 
 def check_text_input(task: str, formats: tuple[str, ...]) -> None:

@@ -76,6 +76,29 @@ def embedder_model(make_model: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def multilabel_model(make_model: Callable[..., Path]) -> Path:
+    return make_model(problem_type="multi_label_classification")
+
+
+@pytest.fixture(scope="session")
+def regression_model(make_model: Callable[..., Path]) -> Path:
+    """A number for a pair of texts, from a head of one output whose config names no problem_type."""
+    folder = make_model(id2label={0: "likeness"}, label2id={"likeness": 0}, text_pairs=True)
+    feed_token_types(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _multilabel_bundle(multilabel_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _export(multilabel_model, "text-classification", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def _regression_bundle(regression_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _export(regression_model, "text-classification", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def _classifier_bundle(classifier_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _export(classifier_model, "text-classification", tmp_path_factory)
 
@@ -94,6 +117,16 @@ def classifier_bundle(_classifier_bundle: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def embedder_bundle(_embedder_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(_embedder_bundle, tmp_path / "embedder"))
+
+
+@pytest.fixture
+def multilabel_bundle(_multilabel_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(_multilabel_bundle, tmp_path / "multilabel"))
+
+
+@pytest.fixture
+def regression_bundle(_regression_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(_regression_bundle, tmp_path / "regression"))
 
 
 @pytest.fixture(scope="session")
@@ -209,6 +242,13 @@ def save_tokenizer(folder: Path) -> None:
     tokenizer.decoder = decoders.WordPiece()
     names = {f"{token[1:-1].lower()}_token": token for token in _SPECIAL}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=MAX_LENGTH, **names).save_pretrained(folder)
+
+
+def feed_token_types(folder: Path) -> None:
+    """As BERT's own tokenizer: the second text of a pair has the token type 1."""
+    path = folder / "tokenizer_config.json"
+    names = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | names), encoding="utf-8")
 
 
 def _vocabulary() -> list[str]:

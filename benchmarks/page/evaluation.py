@@ -14,7 +14,7 @@ from mobile_llm.errors import InvalidInput
 
 # Rows that differ are listed up to here, the surest first.
 _LISTED = 40
-_PAIRED = ("difference in points", "95 % interval", "same label", "rows unlike")
+_PAIRED = ("difference in points", "95 % interval", "agreement", "rows unlike")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,9 @@ def _beside_the_model(details: Details) -> tuple[str, str, str, str]:
     if found is None or details.agreement is None:
         return "–", "–", "–", "–"
     interval = f"{_points(found.low)} to {_points(found.high)}"
-    return _points(found.mean), interval, f"{details.agreement:.2%}", str(len(details.disagreements))
+    listed = details.disagreements or details.agreement == 1  # of entities and numbers none is
+    unlike = str(len(details.disagreements)) if listed else "–"
+    return _points(found.mean), interval, f"{details.agreement:.2%}", unlike
 
 
 def _missing(evaluation: Evaluation, span: int) -> Iterable[list[Cell]]:

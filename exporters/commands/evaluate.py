@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "measure task accuracy and agreement of every artifact on your own data"
+HELP = "measure accuracy, F1 or correlation, and agreement, of every artifact on your own data"
 EXTRA = "export-onnx,export-tflite,export-coreml"
 
 
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR", help="the model it came from, to be measured beside")
     parser.add_argument("--artifact", default="", metavar="LIST", help="such as onnx/int8,tflite/int8; default: all")
     parser.add_argument("--text-column", metavar="NAME", help="default: text, or tokens where words are labelled")
+    parser.add_argument("--text-pair-column", metavar="NAME", help="of the second texts of pairs; default: text_pair")
     parser.add_argument("--label-column", metavar="NAME", help="default: label, or tags")
     parser.add_argument("--save", metavar="FILE", help="write the figures as JSON too")
 
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from exporters.data import Columns
     from exporters.progress import shown
     from exporters.staging import save_json
     from exporters.verification.evaluation import evaluate
@@ -31,8 +33,9 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = Bundle.open(args.bundle)
     artifacts = tuple(filter(None, args.artifact.split(",")))
+    columns = Columns(args.text_column, args.label_column, args.text_pair_column)
     with shown() as watch:
-        result = evaluate(bundle, args.data, args.model, artifacts, watch, args.text_column, args.label_column)
+        result = evaluate(bundle, args.data, args.model, artifacts, watch, columns)
     if args.save:
         save_json(Path(args.save), result.as_json())
     print_evaluation(result, args.json)

@@ -20,9 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="the bundle's folder")
     parser.add_argument("--pooling", metavar="MODE", help="mean, cls or max, instead of what modules.json says")
     parser.add_argument("--normalize", action="store_true", help="with --pooling: scale embeddings to length 1")
-    parser.add_argument("--eval-data", metavar="SOURCE", help="labelled rows to compare every artifact's accuracy on")
+    parser.add_argument(
+        "--eval-data", metavar="SOURCE", help="labelled rows to compare every artifact's task figure on"
+    )
     parser.add_argument("--text-column", metavar="NAME", help="default: text, or tokens where words are labelled")
+    parser.add_argument("--text-pair-column", metavar="NAME", help="of the second texts of pairs; default: text_pair")
     parser.add_argument("--label-column", metavar="NAME", help="default: label, or tags")
+    parser.add_argument("--text-pairs", action="store_true", help="the model takes pairs of texts: compare it on pairs")
     parser.add_argument("--text-input", action="store_true", help="add ONNX artifacts that take strings")
     parser.add_argument("--context", type=int, metavar="TOKENS", help="of a model that writes; default: at most 2048")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
@@ -78,6 +82,8 @@ def _spec(args: argparse.Namespace) -> Any:
         eval_data=args.eval_data,
         text_column=args.text_column,
         label_column=args.label_column,
+        text_pair_column=args.text_pair_column,
+        text_pairs=args.text_pairs,
         force=args.force,
         strict=args.strict,
         text_input=args.text_input,

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-HELP = "fine-tune a model on labelled texts, or texts with labelled words"
+HELP = "fine-tune a model on labelled texts or pairs of texts, or texts with labelled words"
 EXTRA = "finetune"
 
 
@@ -14,11 +14,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a Hugging Face model folder, or a hub id")
     parser.add_argument("--task", required=True, help="text-classification or token-classification")
     parser.add_argument(
+        "--problem-type",
+        metavar="NAME",
+        help="of text-classification: single_label_classification (default), multi_label_classification (any number of "
+        "labels: a|b in CSV, a list in JSONL), regression (a number)",
+    )
+    parser.add_argument(
         "--data", required=True, metavar="SOURCE", help="a .csv, .jsonl or CoNLL file, or package:NAME/PATH"
     )
     parser.add_argument("--eval-data", metavar="SOURCE", help="rows to measure after each epoch; the best is kept")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder of the trained model")
     parser.add_argument("--text-column", metavar="NAME", help="default: text, or tokens where words are labelled")
+    parser.add_argument("--text-pair-column", metavar="NAME", help="of the second texts of pairs; default: text_pair")
     parser.add_argument("--label-column", metavar="NAME", help="default: label, or tags")
     parser.add_argument(
         "--label-names", default="", metavar="OLD=NEW,…", help="other strings for labels: 0=negative,1=positive"
@@ -44,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from exporters.finetuning.training import run_finetune
     from exporters.progress import metered, unmetered
     from mobile_llm.commands import print_json
+    from mobile_llm.problem_types import REGRESSION
 
     with metered() if is_first() else unmetered() as meter:
         result = silent_unless_first(lambda: run_finetune(_spec(args), meter))
@@ -60,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
         print_json(document)
     else:
         measured = "not measured (no --eval-data)" if result.score is None else f"{result.score:.4f}"
-        sys.stdout.write(f"{result.folder}: {result.examples} rows, labels {', '.join(result.labels)}\n")
+        labels = "numbers" if args.problem_type == REGRESSION else f"labels {', '.join(result.labels)}"
+        sys.stdout.write(f"{result.folder}: {result.examples} rows, {labels}\n")
         sys.stdout.write(f"{result.metric} on the evaluation data: {measured}\n")
     return 0
 
@@ -76,7 +85,9 @@ def _spec(args: argparse.Namespace) -> Any:
         data=args.data,
         output=Path(args.output),
         eval_data=args.eval_data,
+        problem_type=args.problem_type,
         text_column=args.text_column,
+        text_pair_column=args.text_pair_column,
         label_column=args.label_column,
         rename=_pairs(args.label_names),
         method=args.method,

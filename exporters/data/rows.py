@@ -26,6 +26,15 @@ class Row:
     place: str
     values: Mapping[str, object]
 
+    def value(self, column: str, option: str) -> object:
+        """The value of a column. Raises InvalidInput where there is none, naming the option that says which it is."""
+        if column not in self.values:
+            found = ", ".join(self.values) or "nothing"
+            raise InvalidInput(
+                f"{self.place} has no column {column!r} (found: {found}); name the right one with {option}"
+            )
+        return self.values[column]
+
 
 def read_rows(path: Path, name: str) -> Iterator[Row]:
     """The rows of `path`, which messages call `name`. Raises InvalidInput at the first that cannot be read."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from exporters.data.dataset import read_source
 from exporters.data.rows import Row
+from exporters.data.texts import read_source
 from mobile_llm.errors import InvalidInput
 
 OUTSIDE = "O"
@@ -76,10 +76,7 @@ def _sentence(row: Row, words_column: str, tags_column: str) -> tuple[tuple[str,
 
 
 def _strings(row: Row, column: str, option: str) -> tuple[str, ...]:
-    if column not in row.values:
-        found = ", ".join(row.values) or "nothing"
-        raise InvalidInput(f"{row.place} has no column {column!r} (found: {found}); name the right one with {option}")
-    values = row.values[column]
+    values = row.value(column, option)
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip() for v in values):
         raise InvalidInput(f"{row.place} should have a list of words in {column!r}; write one, or remove the row")
     return tuple(values)

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from exporters.finetuning.spec import FinetuneSpec
-from exporters.finetuning.tasks import TASKS
+from exporters.finetuning.tasks import task_of
 from exporters.sources.quiet import quiet
 from mobile_llm.errors import UnsupportedModel
 
 
-def load_model(folder: Path, labels: Sequence[str], spec: FinetuneSpec) -> Any:
-    """A classifier with one logit per label. Raises UnsupportedModel for what transformers cannot load."""
+def load_model(folder: Path, labels: Sequence[str], text_pairs: bool, spec: FinetuneSpec) -> Any:
+    """A classifier with one logit per label, whose config says what they mean and whether it takes pairs. Raises
+    UnsupportedModel for what transformers cannot load."""
     import torch
     import transformers
 
-    task = TASKS[spec.task]
+    task = task_of(spec)
     torch.manual_seed(spec.seed)  # the head is random
     try:
         with quiet():
@@ -34,6 +35,8 @@ def load_model(folder: Path, labels: Sequence[str], spec: FinetuneSpec) -> Any:
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UnsupportedModel(f"transformers cannot load {folder} for {spec.task}: {reason}") from None
+    if text_pairs or hasattr(model.config, "text_pairs"):
+        model.config.text_pairs = text_pairs
     return _with_adapter(model, spec) if spec.method == "lora" else model
 
 
@@ -42,7 +45,7 @@ def _with_adapter(model: Any, spec: FinetuneSpec) -> Any:
     from peft import LoraConfig, TaskType, get_peft_model
 
     settings = LoraConfig(
-        task_type=TaskType[TASKS[spec.task].adapter],
+        task_type=TaskType[task_of(spec).adapter],
         r=spec.rank,
         lora_alpha=2 * spec.rank,
         lora_dropout=0.05,

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from exporters.data import Columns
 from mobile_llm.errors import InvalidSpec
+from mobile_llm.problem_types import PROBLEM_TYPES, REGRESSION
 
 TASKS = ("text-classification", "token-classification")
 METHODS = ("full", "lora")
@@ -21,6 +23,8 @@ class FinetuneSpec:
     Attributes:
         eval_data: rows to measure after each epoch; the best epoch is kept, and training stops once `patience`
             epochs bring nothing better. Without it every epoch is trained and the last one kept.
+        problem_type: of text-classification, what a label is: one of several (the default), any number of them, or a
+            number to regress.
         rename: other strings for the data's labels, such as {"0": "negative", "1": "positive"}.
         accumulation: batches whose gradients are summed for one step.
         merge: fold a LoRA adapter into the weights, so that the result can be exported.
@@ -32,9 +36,11 @@ class FinetuneSpec:
     task: str
     data: str
     output: Path
+    problem_type: str | None = None
     eval_data: str | None = None
     text_column: str | None = None
     label_column: str | None = None
+    text_pair_column: str | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     method: str = "full"
     merge: bool = False
@@ -55,6 +61,14 @@ class FinetuneSpec:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise InvalidSpec(f"fine-tuning for {self.task!r} is not covered; covered: {', '.join(TASKS)}")
+        if self.task != "text-classification" and (self.problem_type or self.text_pair_column):
+            raise InvalidSpec(
+                f"a problem type and pairs of texts are for text-classification, not for {self.task}; leave them out"
+            )
+        if self.problem_type not in (None, *PROBLEM_TYPES):
+            raise InvalidSpec(f"unknown problem type {self.problem_type!r}; choose from {', '.join(PROBLEM_TYPES)}")
+        if self.rename and self.problem_type == REGRESSION:
+            raise InvalidSpec("label names are for labels, and a regression has numbers; leave them out")
         if self.method not in METHODS:
             raise InvalidSpec(f"unknown method {self.method!r}; choose from {', '.join(METHODS)}")
         if self.merge and self.method != "lora":
@@ -66,6 +80,11 @@ class FinetuneSpec:
             raise InvalidSpec(f"warmup is {self.warmup:g}; it is a share of the steps, from 0 up to but not 1")
         if self.weight_decay < 0 or (self.learning_rate is not None and self.learning_rate <= 0):
             raise InvalidSpec("the learning rate has to be above 0 and the weight decay not below it")
+
+    @property
+    def columns(self) -> Columns:
+        """Those of both data sets."""
+        return Columns(self.text_column, self.label_column, self.text_pair_column)
 
     @property
     def rate(self) -> float:

@@ -1,4 +1,8 @@
-"""What each task adds to training: its model, its examples, and the figure that says how good it is."""
+"""What each task and kind of label adds to training: its model, its examples, and the figure that says how good it is.
+
+Accuracy for one label, micro-F1 (every label of every row weighs the same) for several, Pearson's correlation for
+numbers, exact F1 for entities. The loss is the one transformers has for the model's problem_type.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.data import Dataset, TokenDataset
-from exporters.metrics import count_entities
+from exporters.data import TextDataset, TokenDataset, are_pairs
+from exporters.finetuning.spec import FinetuneSpec
+from exporters.metrics import correlation, count_entities, count_labels
+from mobile_llm.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 Example = dict[str, Any]
 Measure = Callable[[Any], dict[str, float]]
@@ -28,11 +34,13 @@ class TrainingTask:
     measure: Callable[[Sequence[str]], Measure]
 
 
-def _text_examples(data: Dataset, tokenizer: Any, max_length: int) -> list[Example]:
-    encoded = tokenizer(list(data.texts), truncation=True, max_length=max_length)
+def _text_examples(data: TextDataset, tokenizer: Any, max_length: int) -> list[Example]:
+    """Texts, or pairs with their token types; columns that the model does not take are dropped by the Trainer."""
+    columns = zip(*data.texts) if are_pairs(data.texts) else [data.texts]
+    encoded = tokenizer(*map(list, columns), truncation=True, max_length=max_length)
     return [
-        {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label}
-        for ids, label in zip(encoded["input_ids"], data.labels)
+        {**{name: values[row] for name, values in encoded.items()}, "labels": target}
+        for row, target in enumerate(data.targets)
     ]
 
 
@@ -57,6 +65,20 @@ def _accuracy(label_names: Sequence[str]) -> Measure:
     return measure
 
 
+def _micro_f1(label_names: Sequence[str]) -> Measure:
+    def measure(predicted: Any) -> dict[str, float]:
+        return {"micro_f1": count_labels(predicted.predictions, predicted.label_ids).f1()}
+
+    return measure
+
+
+def _pearson(label_names: Sequence[str]) -> Measure:
+    def measure(predicted: Any) -> dict[str, float]:
+        return {"pearson": correlation(predicted.predictions.reshape(-1), predicted.label_ids.reshape(-1))}
+
+    return measure
+
+
 def _entity_f1(label_names: Sequence[str]) -> Measure:
     def measure(predicted: Any) -> dict[str, float]:
         best, kept = predicted.predictions.argmax(-1), predicted.label_ids != _IGNORED
@@ -67,16 +89,23 @@ def _entity_f1(label_names: Sequence[str]) -> Measure:
     return measure
 
 
-TASKS: Mapping[str, TrainingTask] = {
-    "text-classification": TrainingTask(
-        metric="accuracy",
+def _of_texts(problem_type: str, metric: str, measure: Callable[[Sequence[str]], Measure]) -> TrainingTask:
+    return TrainingTask(
+        metric=metric,
         model="AutoModelForSequenceClassification",
         collator="DataCollatorWithPadding",
         adapter="SEQ_CLS",
-        problem_type="single_label_classification",
+        problem_type=problem_type,
         examples=_text_examples,
-        measure=_accuracy,
-    ),
+        measure=measure,
+    )
+
+
+# Text classification by its problem_type.
+TASKS: Mapping[str, TrainingTask] = {
+    SINGLE_LABEL: _of_texts(SINGLE_LABEL, "accuracy", _accuracy),
+    MULTI_LABEL: _of_texts(MULTI_LABEL, "micro_f1", _micro_f1),
+    REGRESSION: _of_texts(REGRESSION, "pearson", _pearson),
     "token-classification": TrainingTask(
         metric="f1",
         model="AutoModelForTokenClassification",
@@ -87,3 +116,11 @@ TASKS: Mapping[str, TrainingTask] = {
         measure=_entity_f1,
     ),
 }
+METRICS = tuple(task.metric for task in TASKS.values())
+
+
+def task_of(spec: FinetuneSpec) -> TrainingTask:
+    """What a spec is trained as."""
+    if spec.task == "text-classification":
+        return TASKS[spec.problem_type or SINGLE_LABEL]
+    return TASKS[spec.task]

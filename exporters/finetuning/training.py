@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporters.data import Dataset, TokenDataset, load_labelled
+from exporters.data import Dataset, Labelled, TokenDataset, are_pairs, load_labelled
 from exporters.finetuning import processes
 from exporters.finetuning.checkpoints import STATE, kept_checkpoints, last_checkpoint
 from exporters.finetuning.model import bfloat16_helps, has_accelerator, load_model
 from exporters.finetuning.result import save_result
 from exporters.finetuning.spec import FinetuneSpec
-from exporters.finetuning.tasks import TASKS
+from exporters.finetuning.tasks import task_of
 from exporters.progress import Meter, no_meter
 from exporters.sources.folder import find_folder
 from exporters.sources.huggingface import load_tokenizer
@@ -26,7 +26,7 @@ from mobile_llm.errors import InvalidInput
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """The folder that now exists. `score` is the metric (accuracy, or f1 of entities) on the evaluation data, None
+    """The folder that now exists. `score` is the metric (exporters/finetuning/tasks.py) on the evaluation data, None
     where there was none."""
 
     folder: Path
@@ -34,9 +34,6 @@ class FinetuneResult:
     labels: tuple[str, ...]
     metric: str
     score: float | None
-
-
-Labelled = Dataset | TokenDataset
 
 
 def run_finetune(spec: FinetuneSpec, meter: Meter = no_meter) -> FinetuneResult:
@@ -51,7 +48,7 @@ def run_finetune(spec: FinetuneSpec, meter: Meter = no_meter) -> FinetuneResult:
     with quiet(), processes.ended_as_by_ctrl_c(), _places(spec) as staging:
         trainer = make_trainer(folder, train, held_out, spec, meter)
         trainer.train(resume_from_checkpoint=last_checkpoint(spec))
-        metric = TASKS[spec.task].metric
+        metric = task_of(spec).metric
         score = trainer.evaluate()[f"eval_{metric}"] if held_out else None
         if staging is not None:
             save_result(trainer.model, folder, staging, spec, {"examples": len(train), metric: score})
@@ -70,21 +67,36 @@ def _places(spec: FinetuneSpec) -> Iterator[Path | None]:
 
 
 def read_data(spec: FinetuneSpec) -> tuple[Labelled, Labelled | None]:
-    """Training and evaluation rows with the same labels. Raises InvalidInput for data with a single label."""
+    """Training and evaluation rows with the same labels, both of pairs or neither. Raises InvalidInput for data with a
+    single label where one is chosen."""
     train = _read(spec, spec.data)
     held_out = _read(spec, spec.eval_data) if spec.eval_data else None
-    if len(train.label_names) < 2:
+    if isinstance(train, (Dataset, TokenDataset)) and len(train.label_names) < 2:
         raise InvalidInput(f"{spec.data} has a single label ({train.label_names[0]!r}); it takes two to classify")
     if held_out:
         held_out = held_out.with_label_names(train.label_names)
+        _refuse_half_pairs(train, held_out)
     if spec.rename:
         train = train.renamed(spec.rename)
         held_out = held_out.renamed(spec.rename) if held_out else None
     return train, held_out
 
 
+def _refuse_half_pairs(train: Labelled, held_out: Labelled) -> None:
+    if _has_pairs(train) != _has_pairs(held_out):
+        pairs, single = (train, held_out) if _has_pairs(train) else (held_out, train)
+        raise InvalidInput(
+            f"{pairs.source} holds pairs of texts and {single.source} single texts; give both a column of second "
+            "texts, or neither"
+        )
+
+
+def _has_pairs(data: Labelled) -> bool:
+    return not isinstance(data, TokenDataset) and are_pairs(data.texts)
+
+
 def _read(spec: FinetuneSpec, source: str) -> Labelled:
-    return load_labelled(spec.task, source, spec.text_column, spec.label_column)
+    return load_labelled(spec.task, spec.problem_type, source, spec.columns)
 
 
 def make_trainer(folder: Path, train: Labelled, held_out: Labelled | None, spec: FinetuneSpec, meter: Meter) -> Any:
@@ -95,7 +107,7 @@ def make_trainer(folder: Path, train: Labelled, held_out: Labelled | None, spec:
     from exporters.finetuning.meter import LossLog, MeterCallback
     from exporters.finetuning.sampling import BucketTrainer
 
-    tokenizer, task = load_tokenizer(folder), TASKS[spec.task]
+    tokenizer, task = load_tokenizer(folder), task_of(spec)
     steps = -(-len(train) // (spec.batch_size * spec.accumulation * processes.count())) * spec.epochs
     arguments = TrainingArguments(
         output_dir=str(spec.checkpoints),
@@ -124,7 +136,7 @@ def make_trainer(folder: Path, train: Labelled, held_out: Labelled | None, spec:
     stopping = [EarlyStoppingCallback(spec.patience)] if held_out else []
     logs = [LossLog(spec.log)] if spec.log and processes.is_first() else []
     trainer = BucketTrainer(
-        model=load_model(folder, train.label_names, spec),
+        model=load_model(folder, train.label_names, _has_pairs(train), spec),
         args=arguments,
         train_dataset=task.examples(train, tokenizer, spec.max_length),
         eval_dataset=task.examples(held_out, tokenizer, spec.max_length) if held_out else None,

@@ -19,18 +19,20 @@ from exporters.sources.quiet import quiet
 from exporters.spec import GENERATION
 from mobile_llm.bundle.integrity import sha256_of
 from mobile_llm.errors import UnsupportedModel
+from mobile_llm.problem_types import REGRESSION, SINGLE_LABEL
 
 
 @dataclass(frozen=True)
 class HuggingFaceSource:
     """A model that walked in: `model` is the PyTorch module in float32 and eval mode, the reference of every
-    comparison."""
+    comparison; with `text_pairs` it takes pairs of texts."""
 
     folder: Path
     id: str
     task: str
     model: Any
     pooling: Pooling | None
+    text_pairs: bool = False
 
     @property
     def config(self) -> Any:
@@ -44,6 +46,13 @@ class HuggingFaceSource:
         return tuple(self.config.id2label[i] for i in range(self.config.num_labels))
 
     @property
+    def problem_type(self) -> str | None:
+        """What the logits of a text classifier mean; unsaid by the config it is as transformers trains the head."""
+        if self.task != "text-classification":
+            return None
+        return self.config.problem_type or (REGRESSION if self.config.num_labels == 1 else SINGLE_LABEL)
+
+    @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
@@ -51,6 +60,11 @@ class HuggingFaceSource:
     def tokenizer(self) -> Any:
         """The reference tokenizer, by transformers."""
         return load_tokenizer(self.folder)
+
+    @property
+    def token_types(self) -> bool:
+        """Whether transformers feeds the model the tokenizer's token types; they are 0 elsewhere."""
+        return "token_type_ids" in self.tokenizer.model_input_names
 
     @property
     def max_length(self) -> int:
@@ -75,8 +89,8 @@ class HuggingFaceSource:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def open_source(model: str, task: str, pooling: Pooling | None = None) -> HuggingFaceSource:
-    """Load `model` (a folder, or a hub id) for a task.
+def open_source(model: str, task: str, pooling: Pooling | None = None, text_pairs: bool = False) -> HuggingFaceSource:
+    """Load `model` (a folder, or a hub id) for a task; `text_pairs` says that it takes pairs where its config does not.
 
     Raises ModelNotFound for what is missing, InvalidInput for what is damaged, UnsupportedModel for what this
     version cannot take.
@@ -84,7 +98,11 @@ def open_source(model: str, task: str, pooling: Pooling | None = None) -> Huggin
     folder = find_folder(model)
     if task == "feature-extraction":
         pooling = pooling or _read_pooling(folder)
-    return HuggingFaceSource(folder.absolute(), _model_id(model, folder), task, _load(folder, task), pooling)
+    loaded = _load(folder, task)
+    pairs = task == "text-classification" and (text_pairs or _made_for_pairs(folder, loaded.config))
+    source = HuggingFaceSource(folder.absolute(), _model_id(model, folder), task, loaded, pooling, pairs)
+    _check_head(source)
+    return source
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -120,6 +138,38 @@ def _load(folder: Path, task: str) -> Any:
             f"mobile-llm finetune {folder} --task {task} --data train.csv -o DIR"
         )
     return as_linear_layers(model).eval() if task == GENERATION else model.eval()
+
+
+def _made_for_pairs(folder: Path, config: Any) -> bool:
+    """Whether a folder says that texts come in pairs: our fine-tuning writes `text_pairs`, and a cross-encoder of
+    sentence-transformers, by the marks of its versions, takes nothing else."""
+    if getattr(config, "text_pairs", False) is True or hasattr(config, "sbert_ce_default_activation_function"):
+        return True
+    marks = getattr(config, "sentence_transformers", None)
+    own = read_optional(folder / "config_sentence_transformers.json")
+    return (isinstance(marks, dict) and "activation_fn" in marks) or own.get("model_type") == "CrossEncoder"
+
+
+def _check_head(source: HuggingFaceSource) -> None:
+    """Raises UnsupportedModel for a head that would be run otherwise than transformers runs it."""
+    if source.problem_type == REGRESSION and source.config.num_labels != 1:
+        raise UnsupportedModel(
+            f"{source.folder} regresses to {source.config.num_labels} numbers, and one is covered; if they are labels, "
+            "correct problem_type in its config.json"
+        )
+    if source.text_pairs:
+        _check_types(source)
+
+
+def _check_types(source: HuggingFaceSource) -> None:
+    """The model must have a row for each token type that it is fed."""
+    rows = getattr(source.config, "type_vocab_size", 0)
+    highest = max(source.tokenizer(["a"], ["a"], return_token_type_ids=True)["token_type_ids"][0])
+    if rows and source.token_types and highest >= rows:
+        raise UnsupportedModel(
+            f"the tokenizer of {source.folder} gives the second text of a pair the token type {highest}, and the model "
+            f"has rows for {rows}; save the tokenizer that it was trained with beside it"
+        )
 
 
 def _read_pooling(folder: Path) -> Pooling:

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from exporters.memory import release
-from exporters.verification.labels import label_row
-from exporters.verification.limits import Against, Limit, limits_for
+from exporters.verification.labels import answer_row, unit_of
+from exporters.verification.limits import Against, Limit, kind_of, limits_for
 from exporters.verification.probes import spread
 from exporters.verification.rows import Row, Status, here, not_checked
 from mobile_llm.bundle import Bundle, EntryPoint
@@ -82,7 +82,7 @@ class ArtifactCheck:
         for entry in self._engine.artifact.entry_points[self._role]:
             yield from self._parity(entry)
         if self._engine.manifest.task.labels and self._against == "reference":
-            yield label_row(self._engine, self._golden, self._where)
+            yield answer_row(self._engine, self._golden, self._where)
 
     def _parity(self, entry: EntryPoint) -> Iterator[Row]:
         """Each fitting probe alone, then, where the batch is dynamic, the texts padded into one batch."""
@@ -136,8 +136,10 @@ class ArtifactCheck:
             if answer.shape != expected[list(probes)].shape:
                 widths = f"{answer.shape[-1]} wide, the {source}'s is {expected.shape[-1]}"
                 raise VerificationFailed(f"{output} of {entry} is {widths}")
-            for limit in limits_for(output, self._against, artifact.precision, artifact.format):
-                yield self._row(entry, limit, limit.measure(answer, expected[list(probes)]))
+            kind = kind_of(output, self._engine.manifest.task.problem_type)
+            unit = unit_of(kind, self._golden)
+            for limit in limits_for(kind, self._against, artifact.precision, artifact.format):
+                yield self._row(entry, limit, limit.measure(answer / unit, expected[list(probes)] / unit))
 
     def _row(self, entry: str, limit: Limit, value: float) -> Row:
         status: Status = "passed" if limit.holds(value) else "failed"

@@ -123,27 +123,33 @@ def _ask_model(bundle: Bundle, model: str) -> Golden:
 
     task = bundle.manifest.task
     pooling = Pooling(pooling_mode(task.pooling), bool(task.normalize)) if task.pooling else None
-    source = open_source(model, task.name, pooling)
+    source = open_source(model, task.name, pooling, task.text_pairs)
     return make_golden(source, describe(source.model, task.name, source.pooling), list(bundle.manifest.artifacts))
 
 
 def _config_labels(bundle: Bundle) -> Iterator[Row]:
-    """Other clients read the labels from config.json: they must be those of the manifest."""
+    """Other clients read the labels and what they mean from config.json: they must be those of the manifest."""
     labels = bundle.manifest.task.labels
     if not labels:
         return
-    named = _id2label(bundle)
+    config = _config(bundle)
+    named = config.get("id2label", {})
+    if not isinstance(named, dict):
+        raise IntegrityFailed("config.json has no id2label that could be read; fetch the bundle again")
     wrong = sum(named.get(str(index)) != label for index, label in enumerate(labels))
     wrong += abs(len(named) - len(labels))
     yield count_row("labels", "labels that differ from config.json", wrong, here("json"))
+    stated = config.get("problem_type")
+    if stated is not None and bundle.manifest.task.problem_type is not None:
+        wrong = int(stated != bundle.manifest.task.problem_type)
+        yield count_row("labels", "problem_type that differs from config.json", wrong, here("json"))
 
 
-def _id2label(bundle: Bundle) -> dict[str, Any]:
+def _config(bundle: Bundle) -> dict[str, Any]:
     try:
         config = read_json(bundle.own_file("config.json"))
     except InvalidInput as error:
         raise IntegrityFailed(f"{error}; fetch the bundle again") from None
-    named = config.get("id2label", {}) if isinstance(config, dict) else None
-    if not isinstance(named, dict):
+    if not isinstance(config, dict):
         raise IntegrityFailed("config.json has no id2label that could be read; fetch the bundle again")
-    return named
+    return config

@@ -1,5 +1,5 @@
-"""The task itself, on a user's rows: accuracy (or entity F1) of every artifact beside the PyTorch model's, paired row
-by row.
+"""The task itself, on a user's rows: its metric (exporters/verification/heads.py, for entities F1) for every artifact
+beside the PyTorch model's, paired row by row.
 
 For embeddings there is no label to be right about: their figure is the mean cosine to the PyTorch model's.
 """
@@ -13,42 +13,29 @@ from typing import Any
 import numpy as np
 
 from exporters.architectures.blocks import Pooling
-from exporters.data import TokenDataset, load_labelled, load_texts
-from exporters.metrics import (
-    PairedDifference,
-    agreement,
-    count_entities,
-    f1_difference,
-    margin,
-    paired_difference,
-)
+from exporters.data import USUAL, Columns, TextDataset, TokenDataset, load_labelled, load_texts
+from exporters.data.texts import check_pairs
+from exporters.metrics import PairedDifference, count_entities, f1_difference
 from exporters.progress import Watch, silent
 from exporters.sources.huggingface import HuggingFaceSource, open_source
 from exporters.spec import pooling_mode
 from exporters.verification.artifacts import CHECKERS
+from exporters.verification.heads import HEADS, Disagreement
+from exporters.verification.probes import encode
 from exporters.verification.reference import Reference, model_word_tags
 from mobile_llm.bundle import Bundle
 from mobile_llm.engine import Engine
 from mobile_llm.errors import BackendUnavailable, InvalidSpec, UnsupportedModel, VerificationFailed
+from mobile_llm.problem_types import SINGLE_LABEL
 from mobile_llm.tasks.encoding import text_encoder
 from mobile_llm.tasks.token_classification import TokenClassifier
-from mobile_llm.tasks.tokenization import Encoded
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """A row that an artifact labels unlike the PyTorch model, and how sure the model was."""
-
-    row: int
-    margin: float
-    reference: str
-    artifact: str
+from mobile_llm.tasks.tokenization import Text
 
 
 @dataclass(frozen=True)
 class Score:
-    """One artifact on the data. Beside the model: share of equal labels, and the paired difference of accuracy
-    (artifact minus model) with its 95 % interval."""
+    """One artifact on the data. Beside the model: how far they agree, and the paired difference of the metric (artifact
+    minus model) with its 95 % interval."""
 
     value: float
     agreement: float | None = None
@@ -84,8 +71,7 @@ def evaluate(
     model: str | None = None,
     artifact_ids: Sequence[str] = (),
     watch: Watch = silent,
-    text_column: str | None = None,
-    label_column: str | None = None,
+    columns: Columns = USUAL,
 ) -> Evaluation:
     """Measure artifacts (all of them, where none is named) on `data`, a file or a `package:` source.
 
@@ -96,15 +82,19 @@ def evaluate(
     for artifact_id in chosen:
         bundle.check_artifact(bundle.manifest.artifacts[artifact_id])
     task = bundle.manifest.task
+    if columns.text_pair and task.name != "text-classification":
+        raise InvalidSpec(f"pairs of texts are for text-classification, and this is {task.name}; leave them out")
     if task.labels:
-        rows = load_labelled(task.name, data, text_column, label_column).with_label_names(task.labels)
+        rows = load_labelled(task.name, task.problem_type, data, columns).with_label_names(task.labels)
+        if not isinstance(rows, TokenDataset):
+            check_pairs(rows.texts, data, task.text_pairs)
         source = _open(bundle, model, watch) if model else None
         if isinstance(rows, TokenDataset):
             return evaluate_entities(bundle, chosen, rows, source, watch)
-        return evaluate_labels(bundle, chosen, rows.texts, rows.labels, source, watch)
+        return evaluate_texts(bundle, chosen, rows, source, watch)
     if model is None:
         raise InvalidSpec("embeddings have no label to be right about; pass --model DIR to compare them with it")
-    texts = load_texts(data, text_column or "text")
+    texts = load_texts(data, columns.text or "text")
     return evaluate_embeddings(bundle, chosen, texts, _open(bundle, model, watch), watch)
 
 
@@ -112,34 +102,33 @@ def _open(bundle: Bundle, model: str, watch: Watch) -> HuggingFaceSource:
     watch(f"loading {model}")
     task = bundle.manifest.task
     pooling = Pooling(pooling_mode(task.pooling), bool(task.normalize)) if task.pooling else None
-    return open_source(model, task.name, pooling)
+    return open_source(model, task.name, pooling, task.text_pairs)
 
 
-def evaluate_labels(
+def evaluate_texts(
     bundle: Bundle,
     artifact_ids: Sequence[str],
-    texts: Sequence[str],
-    targets: Sequence[int],
+    data: TextDataset,
     source: HuggingFaceSource | None,
     watch: Watch = silent,
 ) -> Evaluation:
-    """Accuracy over texts whose right label is `targets` (texts,), indices into the bundle's labels."""
+    """The metric of the bundle's head over texts or pairs whose labels, by their places, are the bundle's."""
     if source:
         watch("the PyTorch model")
-    reference = _model_outputs(source, texts)["logits"] if source else None
-    wanted = np.array(targets)
-    labels = bundle.manifest.task.labels
+    reference = _model_outputs(source, data.texts)["logits"] if source else None
+    task = bundle.manifest.task
+    head, targets = HEADS[task.problem_type or SINGLE_LABEL], np.array(data.targets)
 
     def score(logits: np.ndarray) -> Score:
-        right = logits.argmax(-1) == wanted
+        value = head.score(logits, targets)
         if reference is None:
-            return Score(float(right.mean()))
-        difference = paired_difference(right, reference.argmax(-1) == wanted)
-        return Score(float(right.mean()), agreement(logits, reference), difference, _unlike(logits, reference, labels))
+            return Score(value)
+        difference = head.difference(logits, reference, targets)
+        return Score(value, head.agreement(logits, reference), difference, head.unlike(logits, reference, task.labels))
 
-    scores, missing = _run_all(bundle, artifact_ids, _over(texts, "logits", score), watch)
-    own = float((reference.argmax(-1) == wanted).mean()) if reference is not None else None
-    return Evaluation("accuracy", len(texts), own, scores, missing)
+    scores, missing = _run_all(bundle, artifact_ids, _over(data.texts, "logits", score), watch)
+    own = head.score(reference, targets) if reference is not None else None
+    return Evaluation(head.metric, len(data), own, scores, missing)
 
 
 def evaluate_embeddings(
@@ -187,7 +176,7 @@ def evaluate_entities(
     return Evaluation("entity F1", len(data), own.f1() if own else None, scores, missing)
 
 
-def _over(texts: Sequence[str], output: str, score: Callable[[np.ndarray], Score]) -> Callable[[Engine], Score]:
+def _over(texts: Sequence[Text], output: str, score: Callable[[np.ndarray], Score]) -> Callable[[Engine], Score]:
     """Scores an output over all texts."""
 
     def run(engine: Engine) -> Score:
@@ -212,18 +201,5 @@ def _run_all(
     return scores, missing
 
 
-def _model_outputs(source: HuggingFaceSource, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    tokenizer = source.tokenizer
-    encoded = []
-    for text in texts:
-        found = tokenizer(text, truncation=True, max_length=source.max_length, return_token_type_ids=True)
-        encoded.append(Encoded(tuple(found["input_ids"]), tuple(found["token_type_ids"])))
-    return Reference(source).outputs(encoded)
-
-
-def _unlike(logits: np.ndarray, reference: np.ndarray, labels: Sequence[str]) -> tuple[Disagreement, ...]:
-    own, other = logits.argmax(-1), reference.argmax(-1)
-    margins = margin(reference)
-    return tuple(
-        Disagreement(int(i), float(margins[i]), labels[other[i]], labels[own[i]]) for i in np.flatnonzero(own != other)
-    )
+def _model_outputs(source: HuggingFaceSource, texts: Sequence[Text]) -> dict[str, np.ndarray]:
+    return Reference(source).outputs([encode(source.tokenizer, text, source.max_length) for text in texts])

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from exporters import metrics
+from mobile_llm.problem_types import MULTI_LABEL, REGRESSION
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,10 +25,13 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 METRICS: Mapping[str, Metric] = {
     "largest_difference": metrics.largest_difference,
     "scaled_difference": metrics.largest_difference,  # of answers given as shares of the largest one
+    "share_of_spread": metrics.largest_difference,  # of numbers given as shares of how far they are apart
     "relative_error": metrics.relative_error,
     "smallest_cosine": metrics.smallest_cosine,
     "agreement": metrics.agreement,
 }
+# Logits are judged by what is done with them: the largest wins, each decides alone, or they are the answer.
+_KINDS = {MULTI_LABEL: "label_logits", REGRESSION: "number"}
 _MORE_IS_BETTER = {"smallest_cosine", "agreement", "top_1"}
 
 
@@ -56,6 +60,11 @@ def table() -> tuple[Limit, ...]:
     """All limits, read once."""
     text = Path(__file__).with_name("limits.toml").read_text(encoding="utf-8")
     return tuple(Limit(**row) for row in tomllib.loads(text)["limit"])
+
+
+def kind_of(output: str, problem_type: str | None) -> str:
+    """The name under which the table has an output's limits."""
+    return _KINDS.get(problem_type or "", output) if output == "logits" else output
 
 
 def limits_for(output: str, against: Against, precision: str, format_name: str) -> list[Limit]:

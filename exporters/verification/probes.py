@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mobile_llm.bundle.golden import GoldenText
+from mobile_llm.tasks.tokenization import Encoded, Text
 
 # Ordinary sentences first; then what tokenizers and normalizers differ on.
 TEXTS = (
@@ -31,19 +32,42 @@ TEXTS = (
     "The film repeats itself, again and again, and again. " * 60,
 )
 
+# For models that take pairs: each of the two long, both, neither, and what ends or looks like a separator.
+_LONG = "The film repeats itself, again and again, and again. " * 60
+PAIRS = (
+    ("A man is watching a film.", "Somebody looks at a screen."),
+    ("The plot makes no sense, the jokes fall flat.", "The film is great."),
+    ("not bad at all", "not good at all"),
+    ("Is it worth watching? 😍👍🏽", "这部电影非常感人,演员演得很好。"),
+    ("a [SEP] b </s> c", "[CLS] Żółć, naïve café <s>"),
+    (_LONG, "too long?"),
+    ("too long?", _LONG),
+    (_LONG, _LONG[7:]),
+    ("  spaces around ", "\ttabs\n"),
+)
+
 # No power of two, no multiple of eight: nothing is traced or fixed at these.
 _LENGTHS = (3, 7, 19, 33, 61, 101, 130, 199, 257, 383, 509)
 
 
-def golden_texts(tokenizer: Any, max_length: int) -> tuple[GoldenText, ...]:
-    """The texts with the ids the reference tokenizer (transformers) gives them, truncated to `max_length`."""
+def golden_texts(tokenizer: Any, max_length: int, pairs: bool = False) -> tuple[GoldenText, ...]:
+    """The texts, and with `pairs` the pairs, with the ids the reference tokenizer (transformers) gives them, truncated
+    to `max_length`."""
     found = []
-    for text in TEXTS:
-        encoded = tokenizer(text, truncation=True, max_length=max_length, return_token_type_ids=True)
-        ids = tuple(encoded["input_ids"])
-        decoded = tokenizer.decode(ids, skip_special_tokens=True)
-        found.append(GoldenText(text, ids, tuple(encoded["token_type_ids"]), decoded))
+    given = [(text, None) for text in TEXTS] + (list(PAIRS) if pairs else [])
+    for text, second in given:
+        encoded = encode(tokenizer, text if second is None else (text, second), max_length)
+        decoded = tokenizer.decode(encoded.ids, skip_special_tokens=True)
+        found.append(GoldenText(text, encoded.ids, encoded.types, decoded, text_pair=second))
     return tuple(found)
+
+
+def encode(tokenizer: Any, text: Text, max_length: int) -> Encoded:
+    """A text or a pair by transformers, which cuts the longer of two texts first."""
+    parts = [[part] for part in (text if isinstance(text, tuple) else (text,))]  # a batch: "" is a second text there
+    found = tokenizer(*parts, truncation=True, max_length=max_length)
+    ids = tuple(found["input_ids"][0])
+    return Encoded(ids, tuple(found["token_type_ids"][0]) if "token_type_ids" in found else (0,) * len(ids))
 
 
 # Of outputs with a row for each token, so many are compared and kept: single tokens of a bad layer stand out, and

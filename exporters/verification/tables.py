@@ -19,6 +19,8 @@ _SHORT = {
     "texts whose decoding differs": "decoded texts",
     "points of accuracy lost": "points lost",
     "points of F1 lost": "points lost",
+    "points of correlation lost": "points lost",
+    "share_of_spread": "difference, of the spread",
     "labels that differ from config.json": "config's labels",
 }
 _RUNTIMES = {"ai-edge-litert": "LiteRT", "tensorflow": "TensorFlow", "mobile-llm": "MIL evaluator"}
@@ -107,7 +109,7 @@ def print_evaluation(result: Evaluation, as_json: bool) -> None:
 
     title = f"{result.metric} on {result.examples:,} rows, beside the PyTorch model"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    for name in ("", result.metric, "points, 95 % interval", "same label", "unlike"):
+    for name in ("", result.metric, "points, 95 % interval", "agreement", "unlike"):
         table.add_column(name, justify="left" if not name else "right")
     if result.reference is not None:
         table.add_row("PyTorch model", f"{result.reference:.4f}", "", "", "")
@@ -125,4 +127,5 @@ def _beside_the_model(score: Score) -> tuple[str, str, str]:
     if difference is None or score.agreement is None:
         return "", "", ""
     points = f"{100 * difference.mean:+.2f} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
-    return points, f"{score.agreement:.2%}", str(len(score.disagreements))
+    listed = score.disagreements or score.agreement == 1  # of entities and numbers none is
+    return points, f"{score.agreement:.2%}", str(len(score.disagreements)) if listed else "–"

@@ -11,7 +11,7 @@ from mobile_llm.tasks.tokenization import TextTokenizer
 
 def tokenizer_rows(tokenizer: TextTokenizer, texts: Sequence[GoldenText], where: str) -> Iterator[Row]:
     """The bundle's tokenizer gives the reference's ids, and the ids give back its text."""
-    encoded = [tokenizer.encode(text.text) for text in texts]
+    encoded = [tokenizer.encode(text.given) for text in texts]
     wrong = sum((e.ids, e.types) != (t.ids, t.types) for e, t in zip(encoded, texts))
     yield count_row("tokenizer", "texts whose ids differ", wrong, where)
     wrong = sum(tokenizer.decode(t.ids) != t.decoded for t in texts)

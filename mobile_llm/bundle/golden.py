@@ -24,8 +24,8 @@ GOLDEN_TENSORS = "golden.safetensors"
 
 @dataclass(frozen=True)
 class GoldenText:
-    """A text, its ids (special tokens included), what they decode to, and the model's label if it has one, or its
-    label for each token."""
+    """A text (of a pair both), its ids (special tokens included), what they decode to, and the model's label if it has
+    one, all its labels from the likeliest down, or its label for each token."""
 
     text: str
     ids: tuple[int, ...]
@@ -33,6 +33,13 @@ class GoldenText:
     decoded: str
     label: str | None = None
     tags: tuple[str, ...] = ()
+    text_pair: str | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> str | tuple[str, str]:
+        """What a task is given: the text, or the pair."""
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
 @dataclass(frozen=True)

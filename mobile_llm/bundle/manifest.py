@@ -95,13 +95,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """How texts become ids. `truncation` is the side that is cut, or `none`: what does not fit is then refused.
-    Everything else is in tokenizer.json."""
+    """How texts become ids. `truncation` is the side that is cut, or `none`: what does not fit is then refused. Without
+    `token_types` they are 0 for both texts of a pair, whatever tokenizer.json gives. Everything else is in
+    tokenizer.json."""
 
     max_length: int
     truncation: str = "right"
     padding: str = "right"
     tokenizer_class: str | None = None
+    token_types: bool = True
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,12 @@ class Generation:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """The task and what its outputs mean. `labels[i]` is the string of logit i."""
+    """The task and what its outputs mean. `labels[i]` is the string of logit i; of a regression the only one names the
+    number. With `text_pairs` the model was trained on pairs of texts, and the golden references hold pairs."""
 
     name: str
     problem_type: str | None = None
+    text_pairs: bool = False
     labels: tuple[str, ...] = ()
     pooling: str | None = None
     normalize: bool | None = None

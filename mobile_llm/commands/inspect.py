@@ -57,6 +57,8 @@ def _lines(bundle: Any, attested: dict[str, Any]) -> list[str]:
         f"from {origin.id}: {origin.architecture}, {origin.parameters:,} parameters",
         f"licence: {origin.licence or 'not stated'}; of the data: {origin.data_licence or 'not stated'}",
     ]
+    if task.problem_type:
+        lines.append(f"answer: {task.problem_type}{', of pairs of texts' if task.text_pairs else ''}")
     if task.labels:
         lines.append(f"labels: {', '.join(task.labels)}")
     if task.pooling:

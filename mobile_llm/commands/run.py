@@ -6,13 +6,16 @@ import argparse
 import sys
 from typing import Any
 
-HELP = "answer texts with a bundle: labels, entities, embeddings, or what a model writes"
+HELP = "answer texts with a bundle: labels, numbers, entities, embeddings, or what a model writes"
 EXTRA = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", help="the bundle's folder")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts; without any, one per line of stdin")
+    parser.add_argument(
+        "--text-pair", action="append", default=[], metavar="TEXT", help="the second text of a pair, once for each TEXT"
+    )
     parser.add_argument("--artifact", metavar="ID", help="such as onnx/int8 (default: the bundle's)")
     parser.add_argument("--backend", metavar="NAME", help="another runtime, such as coreml-evaluator")
     parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of what a model writes")
@@ -25,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     task = mobile_llm.load(args.bundle, args.artifact, args.threads, args.backend)
     _ = task.engine.manifest.text_policy  # refuses a bundle that takes tensors before texts are read
-    texts = args.texts or [line.rstrip("\n") for line in sys.stdin]
-    answers = _answers(task, texts, args.max_tokens)
+    texts = _texts(args)
+    answers = [_shown(text) | answer for text, answer in zip(texts, _answers(task, texts, args.max_tokens))]
     if args.json:
         print_json({"artifact": task.engine.artifact_id, "answers": answers})
     else:
@@ -35,33 +38,62 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _answers(task: Any, texts: list[str], max_tokens: int) -> list[dict[str, Any]]:
+def _texts(args: argparse.Namespace) -> list[Any]:
+    """Texts, or pairs. Raises InvalidInput where there is not a second text for each first one."""
+    from mobile_llm.errors import InvalidInput
+
+    if args.text_pair and len(args.text_pair) != len(args.texts):
+        raise InvalidInput(
+            f"--text-pair is given {len(args.text_pair)} times for {len(args.texts)} texts; give each TEXT of the "
+            "command line its second text"
+        )
+    if args.text_pair:
+        return list(zip(args.texts, args.text_pair))
+    return args.texts or [line.rstrip("\n") for line in sys.stdin]
+
+
+def _shown(text: Any) -> dict[str, Any]:
+    return {"text": text[0], "text_pair": text[1]} if isinstance(text, tuple) else {"text": text}
+
+
+def _answers(task: Any, texts: list[Any], max_tokens: int) -> list[dict[str, Any]]:
     if hasattr(task, "generate"):
         return [_written(task, text, max_tokens) for text in texts]
     if hasattr(task, "classify"):
-        results = task.classify(texts)
-        return [{"text": t, "label": r.label, "score": r.score, "scores": r.scores} for t, r in zip(texts, results)]
+        return [vars(answer) for answer in task.classify(texts)]
     if hasattr(task, "label_tokens"):
-        return [{"text": t, "entities": [vars(e) for e in found]} for t, found in zip(texts, task.label_tokens(texts))]
-    return [{"text": t, "embedding": row.tolist()} for t, row in zip(texts, task.embed(texts))]
+        return [{"entities": [vars(e) for e in found]} for found in task.label_tokens(texts)]
+    return [{"embedding": row.tolist()} for row in task.embed(texts)]
 
 
-def _written(task: Any, text: str, max_tokens: int) -> dict[str, Any]:
+def _written(task: Any, text: Any, max_tokens: int) -> dict[str, Any]:
     """The answer to one turn of a conversation where the model has a template, else what follows the text."""
+    from mobile_llm.errors import InvalidInput
+
+    if not isinstance(text, str):
+        raise InvalidInput("a model that writes takes one text, not a pair; leave out --text-pair")
     prompt = [{"role": "user", "content": text}] if task.chats else text
     answer = task.generate(prompt, max_tokens)
     counts = {"prompt_tokens": answer.prompt_tokens, "tokens": len(answer.tokens)}
-    return {"text": text, "answer": answer.text, "finish": answer.finish, **counts}
+    return {"answer": answer.text, "finish": answer.finish, **counts}
 
 
 def _line(answer: dict[str, Any]) -> str:
     if "answer" in answer:
         return str(answer["answer"])
+    return "\t".join([_answer(answer), answer["text"], *([answer["text_pair"]] if "text_pair" in answer else [])])
+
+
+def _answer(answer: dict[str, Any]) -> str:
     if "label" in answer:
-        return f"{answer['label']}\t{answer['score']:.3f}\t{answer['text']}"
+        return f"{answer['label']}\t{answer['score']:.3f}"
+    if "labels" in answer:
+        return ", ".join(f"{label} {answer['scores'][label]:.3f}" for label in answer["labels"]) or "no label"
+    if "value" in answer:
+        return f"{answer['value']:.4f}"
     if "entities" in answer:
         found = (f"{e['label']} {e['text']!r} ({e['start']}:{e['end']}, {e['score']:.3f})" for e in answer["entities"])
-        return f"{', '.join(found) or 'no entity'}\t{answer['text']}"
+        return ", ".join(found) or "no entity"
     vector = answer["embedding"]
     shown = " ".join(f"{value:+.4f}" for value in vector[:6])
-    return f"[{shown} … {len(vector)} numbers]\t{answer['text']}"
+    return f"[{shown} … {len(vector)} numbers]"

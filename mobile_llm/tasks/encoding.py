@@ -9,7 +9,7 @@ import numpy as np
 
 from mobile_llm.engine import Engine
 from mobile_llm.errors import IntegrityFailed, InvalidInput
-from mobile_llm.tasks.tokenization import Encoded, TextTokenizer, stack
+from mobile_llm.tasks.tokenization import Encoded, Text, TextTokenizer, stack
 
 # Entry points of an artifact that takes strings: text (1,) to the outputs of `encode`, and to input_ids (1, sequence).
 ENCODE_TEXT = "encode_text"
@@ -25,10 +25,12 @@ class TextEncoder:
         self.engine = engine
         self.tokenizer = TextTokenizer(engine.bundle)
 
-    def encode(self, texts: Sequence[str], output: str, batch_size: int = 1) -> np.ndarray:
-        """One row of `output` per text, float32 (texts, width)."""
+    def encode(self, texts: Sequence[Text], output: str, batch_size: int = 1) -> np.ndarray:
+        """One row of `output` per text or pair, float32 (texts, width). Raises InvalidInput for a pair where the
+        model takes none."""
         if not texts:
             raise InvalidInput("no text was given; pass at least one")
+        refuse_pairs_unless_made_for_them(self.engine, texts)
         encoded = [self.tokenizer.encode(text) for text in texts]
         by_length = sorted(range(len(texts)), key=lambda i: len(encoded[i].ids))
         rows: dict[int, np.ndarray] = {}
@@ -47,15 +49,20 @@ class StringEncoder:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def encode(self, texts: Sequence[str], output: str, batch_size: int = 1) -> np.ndarray:
-        """One row of `output` per text, float32 (texts, width). Raises InvalidInput for what is no text, or holds a
-        NUL: strings end there in the operators."""
+    def encode(self, texts: Sequence[Text], output: str, batch_size: int = 1) -> np.ndarray:
+        """One row of `output` per text, float32 (texts, width). Raises InvalidInput for what is no single text, or
+        holds a NUL: strings end there in the operators."""
         if not texts:
             raise InvalidInput("no text was given; pass at least one")
         return np.concatenate([self.run(text, ENCODE_TEXT)[output] for text in texts]).astype(np.float32, copy=False)
 
-    def run(self, text: str, *roles: str) -> dict[str, np.ndarray]:
+    def run(self, text: Text, *roles: str) -> dict[str, np.ndarray]:
         """The outputs of these roles for one text."""
+        if isinstance(text, tuple):
+            raise InvalidInput(
+                f"{self.engine.artifact_id} takes strings, one text each, and no pairs; choose an artifact without its "
+                "tokenizer inside, of a model that takes pairs"
+            )
         if not isinstance(text, str):
             raise InvalidInput(f"a text should be a str, not {type(text).__name__}")
         if "\0" in text:
@@ -66,6 +73,16 @@ class StringEncoder:
 def text_encoder(engine: Engine) -> TextEncoder | StringEncoder:
     """The encoder for what the artifact takes."""
     return StringEncoder(engine) if ENCODE_TEXT in engine.artifact.entry_points else TextEncoder(engine)
+
+
+def refuse_pairs_unless_made_for_them(engine: Engine, texts: Sequence[Text]) -> None:
+    """Raises InvalidInput for a pair given to a model that was not compared on pairs."""
+    if engine.manifest.task.text_pairs or not any(isinstance(text, tuple) for text in texts):
+        return
+    raise InvalidInput(
+        f"{engine.bundle.folder.name} takes single texts, not pairs; put several texts in a list, or, if its model was "
+        "trained on pairs, export it with --text-pairs"
+    )
 
 
 def logits_of(engine: Engine, encoded: Encoded) -> np.ndarray:

@@ -23,9 +23,12 @@ class Embedder:
     def embed(self, texts: str | Sequence[str], prompt: str | None = None, batch_size: int = 1) -> np.ndarray:
         """Vectors, float32 (texts, hidden), in the order of the texts.
 
-        `prompt` names one of the model's prompts ("query", "passage"), which is put before each text.
+        `prompt` names one of the model's prompts ("query", "passage"), which is put before each text. Raises
+        InvalidInput for a pair.
         """
         rows = [texts] if isinstance(texts, str) else list(texts)
+        if any(isinstance(row, tuple) for row in rows):
+            raise InvalidInput("an embedding is of a single text, not of a pair; embed each text by itself")
         prefix = self._prefix(prompt)
         return self._encoder.encode([prefix + row for row in rows], "sentence_embedding", batch_size)
 

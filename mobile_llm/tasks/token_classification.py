@@ -59,6 +59,8 @@ class TokenClassifier:
         if aggregation not in _WORDS and aggregation not in ("none", "simple"):
             raise InvalidInput(f"unknown aggregation {aggregation!r}; choose from none, simple, {', '.join(_WORDS)}")
         rows = [texts] if isinstance(texts, str) else list(texts)
+        if any(isinstance(row, tuple) for row in rows):
+            raise InvalidInput("entities are found in a single text, not in a pair; pass each text by itself")
         return [self._entities(text, aggregation) for text in rows]
 
     def tags(self, text: str) -> tuple[str, ...]:

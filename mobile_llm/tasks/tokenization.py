@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -14,6 +15,9 @@ from mobile_llm.errors import IntegrityFailed, InvalidInput
 
 TOKENIZER_FILE = "tokenizer.json"
 NOT_CUT = "none"  # the truncation policy of models that refuse what does not fit
+
+# A text, or a pair of texts (premise and hypothesis, question and passage).
+Text = str | tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class TextTokenizer:
             self._tokenizer = read_tokenizer(bundle.own_file(TOKENIZER_FILE))
         except InvalidInput as error:
             raise IntegrityFailed(f"{error}; fetch the bundle again") from None
+        self._token_types = policy.token_types
         self._tokenizer.no_padding()
         if policy.truncation == NOT_CUT:
             self._tokenizer.no_truncation()
@@ -54,17 +59,16 @@ class TextTokenizer:
         unknown = getattr(model, "unk_token", None)
         self._unknown = self._tokenizer.token_to_id(unknown) if isinstance(unknown, str) else None
 
-    def encode(self, text: str, special: bool = True) -> Encoded:
-        """A text's ids, with the special tokens around it or without. Raises InvalidInput for what is not text."""
-        if not isinstance(text, str):
-            raise InvalidInput(f"a text should be a str, not {type(text).__name__}")
-        encoding = self._tokenizer.encode(text, add_special_tokens=special)
-        return Encoded(tuple(encoding.ids), tuple(encoding.type_ids))
+    def encode(self, text: Text, special: bool = True) -> Encoded:
+        """A text's ids, with the special tokens around it or without. Of a pair that is too long the longer text is cut
+        first. Raises InvalidInput for what is not text."""
+        first, second = parts_of(text)
+        return self._encoded(self._tokenizer.encode(first, second, add_special_tokens=special))
 
     def encode_words(self, words: Sequence[str]) -> tuple[Encoded, tuple[int | None, ...]]:
         """A text that is split into words already, and of each token the word it is of (None for special ones)."""
         encoding = self._tokenizer.encode(list(words), is_pretokenized=True)
-        return Encoded(tuple(encoding.ids), tuple(encoding.type_ids)), tuple(encoding.word_ids)
+        return self._encoded(encoding), tuple(encoding.word_ids)
 
     def tokens(self, text: str) -> list[Token]:
         """The tokens of a text, special ones included, one for each id that `encode` gives."""
@@ -74,6 +78,10 @@ class TextTokenizer:
             Token(start, end, bool(special), self._continues(text, token_id, token, start, end))
             for token_id, token, (start, end), special in rows
         ]
+
+    def _encoded(self, encoding: Any) -> Encoded:
+        types = encoding.type_ids if self._token_types else [0] * len(encoding.ids)
+        return Encoded(tuple(encoding.ids), tuple(types))
 
     def _continues(self, text: str, token_id: int, token: str, start: int, end: int) -> bool:
         """As transformers decides it: by the prefix of word pieces, elsewhere by the space before."""
@@ -85,6 +93,19 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+def parts_of(text: Text) -> tuple[str, str | None]:
+    """The text, and the second one of a pair. Raises InvalidInput for what is neither."""
+    parts = text if isinstance(text, tuple) else (text,)
+    for part in parts:
+        if not isinstance(part, str):
+            raise InvalidInput(f"a text should be a str, not {type(part).__name__}")
+    if not isinstance(text, tuple):
+        return text, None
+    if len(text) != 2:
+        raise InvalidInput(f"a tuple is a pair of texts, and this one has {len(text)}; put several texts in a list")
+    return text
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

@@ -14,6 +14,7 @@ import transformers
 import exporters
 import mobile_llm
 from exporters.architectures import known
+from tests.conftest import feed_token_types
 
 Make = Callable[..., Path]
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -86,6 +87,19 @@ def test_three_formats_agree_with_transformers(name: str, task: str, tiny: Make,
     assert {row.artifact for row in result.rows if row.status == "passed"} >= set(result.artifacts)
     missing = [row for row in result.rows if row.status == "not_checked"]
     assert all(row.metric.startswith("points of ") for row in missing)
+
+
+@pytest.mark.parametrize("name", list(TINY))
+def test_a_number_for_a_pair_agrees_with_transformers(name: str, tiny: Make, tmp_path: Path) -> None:
+    """Heads of one output, and token types where transformers feeds them."""
+    folder = tiny(name, id2label={0: "likeness"}, label2id={"likeness": 0}, text_pairs=True)
+    if name in ("bert", "deberta-v2", "electra"):
+        feed_token_types(folder)
+    bundle = exporters.export(folder, "text-classification", tmp_path / "bundle", recipes=("fp32",)).bundle
+    pair = ("a good film", "the plot is terrible")
+    theirs = transformers.pipeline("text-classification", model=str(folder), device="cpu")
+    expected = theirs({"text": pair[0], "text_pair": pair[1]}, function_to_apply="none")["score"]
+    assert mobile_llm.load(bundle).classify(pair)[0].value == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_bundle_of_another_architecture_answers(tiny: Make, tmp_path: Path) -> None:

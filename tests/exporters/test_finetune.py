@@ -159,8 +159,10 @@ def test_early_stopping_keeps_the_best_epoch(spec: Make, tmp_path: Path, monkeyp
     """The evaluation is made to say that the second epoch was the best."""
 
     def say(patch: pytest.MonkeyPatch, values: Iterator[float]) -> None:
-        asked = replace(TASKS["text-classification"], measure=lambda names: lambda _: {"accuracy": next(values)})
-        patch.setitem(TASKS, "text-classification", asked)  # type: ignore[arg-type]
+        asked = replace(
+            TASKS["single_label_classification"], measure=lambda names: lambda _: {"accuracy": next(values)}
+        )
+        patch.setitem(TASKS, "single_label_classification", asked)  # type: ignore[arg-type]
 
     said = iter([0.5, 0.9, 0.6, 0.7, 0.8, 0.8])
     say(monkeypatch, said)

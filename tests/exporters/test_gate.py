@@ -15,7 +15,7 @@ import pytest
 from onnx import numpy_helper
 
 from exporters.architectures import describe
-from exporters.architectures.blocks import EncoderModel, Linear, Norm, Pooling, map_blocks
+from exporters.architectures.blocks import Classifier, EncoderModel, Linear, Norm, Pooling, map_blocks
 from exporters.architectures.weights import Weight
 from exporters.quantization.recipes import RECIPES, as_stored
 from exporters.sources.huggingface import open_source
@@ -129,6 +129,72 @@ def test_an_embedder_is_refused_for(
 ) -> None:
     rewrite(embedder_bundle, artifact_id, change(embedder_blocks))
     assert {row["artifact"] for row in failed(embedder_bundle)} == {artifact_id}
+
+
+def head_scaled(model: EncoderModel) -> EncoderModel:
+    assert isinstance(model.head, Classifier)
+    output = model.head.output
+    scaled = Weight(output.weight.name, output.weight.float32() * np.float32(1.05))
+    return replace(model, head=replace(model.head, output=Linear(scaled, output.bias)))
+
+
+@pytest.mark.parametrize("head", ["multilabel", "regression"])
+@pytest.mark.parametrize("artifact_id", ["onnx/fp32", "onnx/int8", "tflite/int8", "coreml/int8"])
+def test_a_scaled_head_is_refused(
+    artifact_id: str, head: str, rewrite: Callable[..., None], failed: Failed, request: pytest.FixtureRequest
+) -> None:
+    model, bundle = (request.getfixturevalue(f"{head}_{kind}") for kind in ("model", "bundle"))
+    blocks = describe(open_source(str(model), "text-classification").model, "text-classification")
+    rewrite(bundle, artifact_id, head_scaled(blocks))
+    assert {row["artifact"] for row in failed(bundle)} == {artifact_id}
+
+
+@pytest.mark.parametrize("artifact_id", ["onnx/fp32", "tflite/int8"])
+def test_swapped_labels_of_a_multi_label_head_are_refused(
+    artifact_id: str,
+    multilabel_bundle: Path,
+    keep_only: Callable[..., None],
+    edit_manifest: Callable[..., None],
+    rehash: Callable[[Path], None],
+    failed: Failed,
+) -> None:
+    keep_only(multilabel_bundle, artifact_id)
+    config = json.loads((multilabel_bundle / "config.json").read_text(encoding="utf-8"))
+    swapped = list(config["id2label"].values())[::-1]
+    config["id2label"] = dict(zip("012", swapped))
+    (multilabel_bundle / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    edit_manifest(multilabel_bundle, lambda data: data["task"].update(labels=swapped))
+    rehash(multilabel_bundle)
+    assert [(row["artifact"], row["metric"]) for row in failed(multilabel_bundle)] == [
+        (artifact_id, "labels that differ")
+    ]
+
+
+def test_another_kind_of_head_than_the_models_is_refused(
+    multilabel_bundle: Path, keep_only: Callable[..., None], edit_manifest: Callable[..., None], failed: Failed
+) -> None:
+    """One label is given where the model gives several; config.json says the same."""
+    keep_only(multilabel_bundle, "onnx/fp32")
+    edit_manifest(multilabel_bundle, lambda data: data["task"].update(problem_type="single_label_classification"))
+    metrics = [row["metric"] for row in failed(multilabel_bundle)]
+    assert metrics == ["problem_type that differs from config.json", "labels that differ"]
+
+
+def test_labels_where_the_model_gives_one_are_refused(
+    classifier_bundle: Path, keep_only: Callable[..., None], edit_manifest: Callable[..., None], failed: Failed
+) -> None:
+    """Also where config.json leaves the kind unsaid."""
+    keep_only(classifier_bundle, "onnx/fp32")
+    edit_manifest(classifier_bundle, lambda data: data["task"].update(problem_type="multi_label_classification"))
+    assert [row["metric"] for row in failed(classifier_bundle)] == ["labels that differ"]
+
+
+def test_pairs_without_their_token_types_are_refused(
+    regression_bundle: Path, keep_only: Callable[..., None], edit_manifest: Callable[..., None], failed: Failed
+) -> None:
+    keep_only(regression_bundle, "onnx/fp32")
+    edit_manifest(regression_bundle, lambda data: data["tokenizer"].update(token_types=False))
+    assert "texts whose ids differ" in {row["metric"] for row in failed(regression_bundle)}
 
 
 def test_swapped_labels_are_refused_in_every_artifact(

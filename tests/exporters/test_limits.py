@@ -16,21 +16,44 @@ from exporters.spec import FORMATS, RECIPES, ExportSpec
 from exporters.verification import accuracy
 from exporters.verification.bundles import gate
 from exporters.verification.evaluation import Evaluation, Score
-from exporters.verification.limits import METRICS, limits_for, table
+from exporters.verification.labels import unit_of
+from exporters.verification.limits import METRICS, kind_of, limits_for, table
 from exporters.verification.rows import Row, failures, not_checked, sentence, summary
 from mobile_llm.bundle import Bundle
+from mobile_llm.bundle.golden import Golden
 from mobile_llm.errors import VerificationFailed
+from mobile_llm.problem_types import PROBLEM_TYPES
 
 NAN = float("nan")
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize("precision", RECIPES)
-@pytest.mark.parametrize("output", ["logits", "sentence_embedding", "last_hidden_state", "accuracy"])
+@pytest.mark.parametrize(
+    "output",
+    ["logits", "label_logits", "number", "sentence_embedding", "last_hidden_state", "accuracy", "correlation"],
+)
 def test_everything_that_can_be_exported_has_a_limit(output: str, precision: str, format_name: str) -> None:
     assert limits_for(output, "reference", precision, format_name)
-    if precision != "fp32" and output != "accuracy":
+    if precision != "fp32" and output not in ("accuracy", "correlation"):
         assert limits_for(output, "twin", precision, format_name)
+
+
+@pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
+def test_every_kind_of_head_is_judged_by_limits_of_its_own(problem_type: str) -> None:
+    kinds = {kind_of("logits", kind) for kind in PROBLEM_TYPES}
+    assert len(kinds) == len(PROBLEM_TYPES)
+    assert {x.output for x in table()} >= kinds
+    assert kind_of("sentence_embedding", problem_type) == "sentence_embedding"
+
+
+def test_numbers_are_measured_in_their_spread(regression_bundle: Path) -> None:
+    golden = Golden.read(regression_bundle)
+    unit = unit_of("number", golden)
+    assert unit == pytest.approx(float(golden.outputs["reference/logits"][: len(golden.inputs.texts)].std()), rel=1e-5)
+    far = {"reference/logits": np.full_like(golden.outputs["reference/logits"], -400)}
+    assert unit_of("number", replace(golden, outputs=far)) == 4  # all the same: a hundredth of their size
+    assert unit_of("logits", golden) == 1
 
 
 def test_every_limit_gives_a_reason_and_stands_once() -> None:

@@ -349,6 +349,8 @@ def test_what_is_no_text_is_refused(text_classifier: Path) -> None:
         classifier.classify("a\0b")
     with pytest.raises(InvalidInput, match="should be a str, not int"):
         classifier.classify([3])
+    with pytest.raises(InvalidInput, match="onnx/fp32-text takes strings, one text each, and no pairs; choose"):
+        classifier.classify(("good", "bad"))
     with pytest.raises(InvalidInput, match="no text was given"):
         classifier.classify([])
 
