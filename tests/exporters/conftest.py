@@ -68,11 +68,14 @@ def decoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 
 def _save_tokenizer(folder: Path) -> None:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     names = ["<pad>", "<bos>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(names)}, merges=[]))
+    # transformers has these for every Qwen2, whatever tokenizer.json says.
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     special = {f"{name}_token": f"<{name}>" for name in ("pad", "bos", "eos")}
