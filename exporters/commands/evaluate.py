@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "measure accuracy, F1 or correlation, and agreement, of every artifact on your own data"
+HELP = "measure accuracy, F1, correlation or perplexity, and agreement, of every artifact on your data"
 EXTRA = "export-onnx,export-tflite,export-coreml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", help="the bundle's folder")
     parser.add_argument(
-        "--data", required=True, metavar="SOURCE", help="a .csv, .jsonl or CoNLL file, or package:NAME/PATH"
+        "--data",
+        required=True,
+        metavar="SOURCE",
+        help="a .csv, .jsonl or CoNLL file, or package:NAME/PATH; for a model that writes a text file",
     )
     parser.add_argument("--model", metavar="DIR", help="the model it came from, to be measured beside")
     parser.add_argument("--artifact", default="", metavar="LIST", help="such as onnx/int8,tflite/int8; default: all")

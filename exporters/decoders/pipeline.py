@@ -11,6 +11,7 @@ from typing import Any
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.card import keep_origin, write_card
+from exporters.decoders.clients import write_for_clients
 from exporters.decoders.golden import make_golden
 from exporters.memory import release
 from exporters.packaging import (
@@ -63,6 +64,7 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     make_golden(source.model, source.tokenizer, context, generation.stop, twins_of(blocks, ids)).write(folder)
     release()
     artifacts = dict(_write_artifacts(blocks, ids, context, folder, watch))
+    write_for_clients(source, blocks, generation.stop, artifacts, folder)
     limit = min(source.tokenizer.model_max_length, blocks.context)
     tokenizer = Tokenizer(limit, truncation=NOT_CUT, tokenizer_class=type(source.tokenizer).__name__)
     save_manifest(origin_of(source), TaskInfo(GENERATION, generation=generation), tokenizer, artifacts, folder)

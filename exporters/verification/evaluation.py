@@ -18,7 +18,7 @@ from exporters.data.texts import check_pairs
 from exporters.metrics import PairedDifference, count_entities, f1_difference
 from exporters.progress import Watch, silent
 from exporters.sources.huggingface import HuggingFaceSource, open_source
-from exporters.spec import pooling_mode
+from exporters.spec import GENERATION, pooling_mode
 from exporters.verification.artifacts import CHECKERS
 from exporters.verification.heads import HEADS, Disagreement
 from exporters.verification.probes import encode
@@ -41,6 +41,7 @@ class Score:
     agreement: float | None = None
     difference: PairedDifference | None = None
     disagreements: tuple[Disagreement, ...] = ()
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ def evaluate(
     task = bundle.manifest.task
     if columns.text_pair and task.name != "text-classification":
         raise InvalidSpec(f"pairs of texts are for text-classification, and this is {task.name}; leave them out")
+    if task.name == GENERATION:
+        from exporters.verification.perplexity import evaluate_perplexity
+
+        return evaluate_perplexity(bundle, data, model, chosen, watch)
     if task.labels:
         rows = load_labelled(task.name, task.problem_type, data, columns).with_label_names(task.labels)
         if not isinstance(rows, TokenDataset):

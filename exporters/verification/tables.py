@@ -107,14 +107,16 @@ def print_evaluation(result: Evaluation, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{result.metric} on {result.examples:,} rows, beside the PyTorch model"
+    rows, unit = ("tokens", "percent") if result.metric == "perplexity" else ("rows", "points")
+    title = f"{result.metric} on {result.examples:,} {rows}, beside the PyTorch model"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    for name in ("", result.metric, "points, 95 % interval", "agreement", "unlike"):
+    for name in ("", result.metric, f"{unit}, 95 % interval", "agreement", "unlike"):
         table.add_column(name, justify="left" if not name else "right")
     if result.reference is not None:
         table.add_row("PyTorch model", f"{result.reference:.4f}", "", "", "")
     for artifact_id, score in result.scores.items():
-        table.add_row(artifact_id, f"{score.value:.4f}", *_beside_the_model(score))
+        error = f" ± {score.standard_error:.3f}" if score.standard_error else ""
+        table.add_row(artifact_id, f"{score.value:.4f}{error}", *_beside_the_model(score))
     for artifact_id in result.not_checked:
         table.add_row(artifact_id, f"[{_STYLE['not_checked']}]not checked[/]", "", "", "")
     Console().print(table)

@@ -13,6 +13,7 @@ from typing import Any
 
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.formats.lowered import Lowered
+from mobile_llm.bundle import Artifact
 from mobile_llm.errors import InvalidSpec
 
 _KNOWN = ("gemma2", "gemma3_text", "gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3", "smollm3")
@@ -22,15 +23,15 @@ _SEARCH = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "r
 
 
 def write_genai_config(
-    model: DecoderModel, model_type: str, lowered: Lowered, generation: Mapping[str, Any], bundle: Path
+    model: DecoderModel, model_type: str, artifact: Artifact | Lowered, generation: Mapping[str, Any], bundle: Path
 ) -> None:
-    """Write genai_config.json into `bundle` for the artifact `lowered`."""
-    config = genai_config(model, model_type, lowered, generation)
+    """Write genai_config.json into `bundle` for one of its artifacts."""
+    config = genai_config(model, model_type, artifact, generation)
     (bundle / "genai_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def genai_config(
-    model: DecoderModel, model_type: str, lowered: Lowered, generation: Mapping[str, Any]
+    model: DecoderModel, model_type: str, artifact: Artifact | Lowered, generation: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The configuration as plain data; `generation` is what generation_config.json holds. Raises InvalidSpec where no
     token ends a text."""
@@ -39,8 +40,8 @@ def genai_config(
         raise InvalidSpec("onnxruntime-genai needs eos_token_id in generation_config.json: add it, or leave genai out")
     ends = tokens["eos_token_id"]
     tokens.setdefault("pad_token_id", ends[0] if isinstance(ends, list) else ends)
-    assert lowered.cache is not None  # of a decoder
-    context = lowered.cache.context
+    assert artifact.cache is not None  # of a decoder
+    context = artifact.cache.context
     search = {name: generation.get(name, default) for name, default in _SEARCH.items()}
     return {
         "model": {
@@ -48,18 +49,18 @@ def genai_config(
             "type": model_type if model_type in _KNOWN else "decoder",
             "vocab_size": model.vocabulary,
             "context_length": context,
-            "decoder": _decoder(model, lowered),
+            "decoder": _decoder(model, artifact.path),
         },
         # Past and present are one buffer, of max_length tokens.
         "search": {**search, "max_length": context, "past_present_share_buffer": True},
     }
 
 
-def _decoder(model: DecoderModel, lowered: Lowered) -> dict[str, Any]:
+def _decoder(model: DecoderModel, path: str) -> dict[str, Any]:
     attention = model.layers[0].attention
     return {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
-        "filename": lowered.path,
+        "filename": path,
         "hidden_size": model.hidden,
         "head_size": attention.head_dim,
         "num_attention_heads": attention.heads,
