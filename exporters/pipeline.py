@@ -18,7 +18,7 @@ from exporters.card import keep_origin, write_card
 from exporters.data import TokenDataset, load_labelled
 from exporters.data.texts import check_pairs
 from exporters.formats.onnx.text import TextFront, add_text_input, text_front
-from exporters.memory import release
+from exporters.memory import new_garbage_only, release
 from exporters.packaging import copy_source_files, describe_artifact, is_ours, write_manifest, write_verification
 from exporters.plan import make_plan
 from exporters.progress import Watch, silent
@@ -35,6 +35,7 @@ from mobile_llm.bundle import Artifact, Bundle
 from mobile_llm.errors import InvalidSpec
 
 
+@new_garbage_only()
 def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
     """Export as `spec` asks. `watch` is told each step.
 

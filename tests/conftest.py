@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Before anything starts threads: on tensors this small they cost more than they save, and two tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from mobile_llm.bundle import Bundle, Manifest
 from mobile_llm.bundle.codec import to_json

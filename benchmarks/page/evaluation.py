@@ -44,6 +44,7 @@ class Details:
     agreement: float | None = None
     difference: Difference | None = None
     disagreements: tuple[Disagreement, ...] = ()
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from exporters.architectures.traced import Traced, holding
 from exporters.card import write_card
-from exporters.memory import release
+from exporters.memory import new_garbage_only, release
 from exporters.modules.spec import TASK, ModuleSpec, is_keras
 from exporters.packaging import describe_artifact, is_ours, save_manifest, write_verification
 from exporters.progress import Watch, silent
@@ -27,6 +27,7 @@ from mobile_llm.bundle.golden_tensors import GoldenTensors
 from mobile_llm.bundle.manifest import Origin, TaskInfo
 
 
+@new_garbage_only()
 def run_module_export(spec: ModuleSpec, watch: Watch = silent) -> ExportResult:
     """Export as `spec` asks. `watch` is told each step.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import tokenizers
 
+from exporters.memory import new_garbage_only
 from exporters.metrics import largest_difference
 from exporters.verification.artifacts import check_artifact
 from exporters.verification.rows import Row, Status, failures, here, sentence
@@ -40,6 +41,7 @@ def _checker(bundle: Bundle, artifact_id: str) -> Callable[[Bundle, str, Golden]
     return check_text_artifact if takes_text else check_artifact
 
 
+@new_garbage_only()
 def check_again(bundle: Bundle, model: str | None, watch: Watch) -> list[Row]:
     """Compare a finished bundle once more: with the golden references in it, or, given the model it came
     from, with references taken anew, to which the bundled ones must be equal."""

@@ -42,7 +42,7 @@ class CompiledFile:
             from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, HardwareAccelerator, Options
         except ImportError:
             raise BackendUnavailable(
-                'TFLite artifacts need LiteRT 2.3 or newer: pip install -U "mobile-llm[tflite]", or choose an ONNX one'
+                'TFLite artifacts need LiteRT 2.3 or newer: pip install "mobile-llm[tflite]", or choose an ONNX one'
             ) from None
         self._reporting: Callable[[], AbstractContextManager[None]] = (
             native_stderr_silenced  # what it registers, at the first run

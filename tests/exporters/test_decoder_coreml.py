@@ -34,7 +34,7 @@ IDS = np.random.default_rng(0).integers(3, VOCABULARY, 40).tolist()  # five wind
 
 # Largest difference of a logit; their standard deviation is 1.1 to 1.3.
 EXACT = 5e-5  # float32 sums in another order: .8e-5 is seen
-EXACT_HALF = 2e-3  # without float16 results; what is left is float16 constants: scales, caps, Gemma's 1 + weight
+EXACT_HALF = 1e-2  # without float16 results; what is left is float16 constants: scales, caps, Gemma's 1 + weight
 CACHE_HALF = 2e-2  # fp32, whose keys and values are rounded to float16: half a thousandth each
 HALF = 5e-2  # every result rounded to float16, and every weight
 

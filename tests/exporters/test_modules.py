@@ -6,7 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
-from importlib import util
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from mobile_llm.commands import main
 from mobile_llm.errors import IntegrityFailed, InvalidInput, InvalidSpec, UnsupportedModel, WrongTask
 from mobile_llm.tasks.tokenization import TextTokenizer
 
-pytest.importorskip("onnxscript", reason="the extra export-modules is not installed")
-pytest.importorskip("litert_torch", reason="the extra export-modules is not installed")
+_NEEDED = ("onnxscript", "litert_torch")
+_MISSING = [name for name in _NEEDED if not find_spec(name)]  # looked for, not imported: that takes seconds
+pytestmark = pytest.mark.skipif(bool(_MISSING), reason=f"not installed: {', '.join(_MISSING)}")
 
 TOPICS, VOCABULARY = 4, 120
 ARTIFACTS = [f"{name}/{recipe}" for recipe in ("fp32", "int8") for name in ("onnx", "tflite", "coreml")]
@@ -289,7 +290,7 @@ def test_arguments_that_contradict_each_other_are_refused(arguments: dict[str, A
 
 def test_a_missing_converter_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
-        "exporters.modules.spec.find_spec", lambda name: None if name == "litert_torch" else util.find_spec(name)
+        "exporters.modules.spec.find_spec", lambda name: None if name == "litert_torch" else find_spec(name)
     )
     with pytest.raises(InvalidSpec, match=r'litert_torch: pip install "mobile-llm\[export-modules\]"'):
         exporters.export(nn.Linear(3, 2), example_inputs=torch.rand(1, 3), output=tmp_path / "bundle")

@@ -49,6 +49,11 @@ class Programs:
         results = self.of(entry).run(feeds, states)
         return {role: results[binding.name] for role, binding in entry.outputs.items()}
 
+    def prepare(self) -> None:
+        """Make every function ready. Raises IntegrityFailed for weights that are not all there."""
+        for name, function in self._functions.items():
+            self._ready[name] = Program(function, self._float32)
+
     def clear(self) -> None:
         self._ready.clear()
 
@@ -59,6 +64,7 @@ class MilSession:
 
     def __init__(self, path: Path, float32: bool = False) -> None:
         self._programs = Programs(path, float32)
+        self._programs.prepare()
 
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._programs.run(entry, inputs, None)
