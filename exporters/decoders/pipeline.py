@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.card import keep_origin, write_card
+from exporters.data.plain import read_text
+from exporters.decoders.calibrated import calibrated_int4, refuse_too_large
 from exporters.decoders.clients import write_for_clients
 from exporters.decoders.golden import make_golden
 from exporters.memory import release
@@ -34,6 +36,7 @@ from mobile_llm.bundle import Artifact, Bundle
 from mobile_llm.bundle.manifest import Generation, TaskInfo, Tokenizer
 from mobile_llm.tasks.tokenization import NOT_CUT
 
+Recipes = Mapping[str, Callable[[Any], Any]]
 _CONTEXT = 2048  # where none is asked for: a phone's memory is spent on it
 
 
@@ -52,6 +55,7 @@ def run_decoder_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
 
 def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     """Everything but what is attested. The PyTorch model is in memory no longer than this."""
+    text = read_text(spec.calibration) if spec.calibration else None
     watch(f"loading {spec.model}")
     source = open_source(spec.model, GENERATION)
     blocks = describe_decoder(source.model)
@@ -59,11 +63,17 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
     copy_source_files(source, folder)
     keep_origin(source.folder, folder)
+    recipes = RECIPES
+    if text is not None:
+        # Once, for all formats and their twins.
+        calibrated = calibrated_int4(spec, source, blocks, text, watch)
+        recipes = {**RECIPES, "int4": lambda _: calibrated}
     watch("asking the PyTorch model for reference answers")
     generation = generation_of(source)
-    make_golden(source.model, source.tokenizer, context, generation.stop, twins_of(blocks, ids)).write(folder)
+    make_golden(source.model, source.tokenizer, context, generation.stop, twins_of(blocks, ids, recipes)).write(folder)
     release()
-    artifacts = dict(_write_artifacts(blocks, ids, context, folder, watch))
+    artifacts = dict(_write_artifacts(blocks, ids, recipes, context, folder, watch))
+    refuse_too_large(artifacts, spec.max_size)
     write_for_clients(source, blocks, generation.stop, artifacts, folder)
     limit = min(source.tokenizer.model_max_length, blocks.context)
     tokenizer = Tokenizer(limit, truncation=NOT_CUT, tokenizer_class=type(source.tokenizer).__name__)
@@ -71,18 +81,18 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     return artifacts
 
 
-def twins_of(blocks: DecoderModel, artifact_ids: Sequence[str]) -> dict[str, DecoderModel]:
+def twins_of(blocks: DecoderModel, artifact_ids: Sequence[str], recipes: Recipes = RECIPES) -> dict[str, DecoderModel]:
     """The blocks as each artifact holds them, for those whose weights are coarser than the model's."""
     ids = [i for i in artifact_ids if not i.endswith("/fp32")]
-    return {i: as_stored(i, RECIPES[i.split("/")[1]](blocks)) for i in ids}
+    return {i: as_stored(i, recipes[i.split("/")[1]](blocks)) for i in ids}
 
 
 def _write_artifacts(
-    blocks: DecoderModel, artifact_ids: list[str], context: int, folder: Path, watch: Watch
+    blocks: DecoderModel, artifact_ids: list[str], recipes: Recipes, context: int, folder: Path, watch: Watch
 ) -> Iterator[tuple[str, Artifact]]:
     """One artifact after the other; the weights of a recipe are computed once for all its formats."""
     for recipe, ids in groupby(artifact_ids, key=lambda artifact_id: artifact_id.split("/")[1]):
-        quantized = RECIPES[recipe](blocks)
+        quantized = recipes[recipe](blocks)
         for artifact_id in ids:
             watch(f"writing {artifact_id}")
             writer = import_module(f"exporters.formats.{artifact_id.split('/')[0]}")
