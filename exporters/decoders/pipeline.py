@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.card import keep_origin, write_card
 from exporters.data.plain import read_text
-from exporters.decoders.calibrated import calibrated_int4, refuse_too_large
+from exporters.decoders.calibrated import recipes_for, refuse_too_large
 from exporters.decoders.clients import write_for_clients
 from exporters.decoders.golden import make_golden
 from exporters.memory import release
@@ -25,7 +26,7 @@ from exporters.packaging import (
     write_verification,
 )
 from exporters.progress import Watch, silent
-from exporters.quantization.recipes import RECIPES, as_stored
+from exporters.quantization.recipes import RECIPES, Recipes, as_stored
 from exporters.result import ExportResult
 from exporters.sources.huggingface import HuggingFaceSource, open_source
 from exporters.spec import GENERATION, ExportSpec
@@ -36,7 +37,6 @@ from mobile_llm.bundle import Artifact, Bundle
 from mobile_llm.bundle.manifest import Generation, TaskInfo, Tokenizer
 from mobile_llm.tasks.tokenization import NOT_CUT
 
-Recipes = Mapping[str, Callable[[Any], Any]]
 _CONTEXT = 2048  # where none is asked for: a phone's memory is spent on it
 
 
@@ -63,11 +63,9 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
     copy_source_files(source, folder)
     keep_origin(source.folder, folder)
-    recipes = RECIPES
-    if text is not None:
-        # Once, for all formats and their twins.
-        calibrated = calibrated_int4(spec, source, blocks, text, watch)
-        recipes = {**RECIPES, "int4": lambda _: calibrated}
+    recipes = recipes_for(
+        spec, source, blocks, text, lambda: _write_rounded(blocks, ids, context, folder, watch), watch
+    )
     watch("asking the PyTorch model for reference answers")
     generation = generation_of(source)
     make_golden(source.model, source.tokenizer, context, generation.stop, twins_of(blocks, ids, recipes)).write(folder)
@@ -99,6 +97,18 @@ def _write_artifacts(
             lowered = writer.lower_decoder(as_stored(artifact_id, quantized), recipe, folder, context)
             release()
             yield artifact_id, describe_artifact(folder, artifact_id, lowered)
+
+
+def _write_rounded(
+    blocks: DecoderModel, artifact_ids: list[str], context: int, folder: Path, watch: Watch
+) -> dict[str, Artifact]:
+    """The int4 artifacts without calibration: what they take is the least there is. The files are not kept."""
+    coarse = [artifact_id for artifact_id in artifact_ids if artifact_id.endswith("/int4")]
+    with TemporaryDirectory(dir=folder) as scratch:
+        measured = _write_artifacts(
+            blocks, coarse, RECIPES, context, Path(scratch), lambda what: watch(f"{what}, for its size")
+        )
+        return dict(measured)
 
 
 def generation_of(source: HuggingFaceSource) -> Generation:

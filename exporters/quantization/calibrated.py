@@ -22,12 +22,13 @@ from exporters.quantization.hessians import Hessians, inputs_of
 from exporters.quantization.integers import BLOCK, to_int4, to_int8
 from mobile_llm.errors import InvalidSpec
 
+_APART = 10_000  # bytes; a layer unlike those that share its input is stored apart from them, and files align it
+
 
 def to_int4_calibrated(
     blocks: DecoderModel,
     hessians: Hessians,
     budget_bytes: int | None = None,
-    scale_bytes: int = 2,
     watch: Watch = silent,
 ) -> DecoderModel:
     """`to_int4` with integers and scales by calibration, and as many layers in 8 bits as the budget for all weights
@@ -35,24 +36,25 @@ def to_int4_calibrated(
     coarse = _placed(to_int4(blocks), _calibrated(blocks, hessians, watch))
     if budget_bytes is None:
         return coarse
-    smallest = stored_bytes(coarse, scale_bytes)
+    smallest = stored_bytes(coarse)
     if smallest > budget_bytes:
         raise InvalidSpec(
             f"{budget_bytes / 1e6:.1f} MB for the weights are less than the {smallest / 1e6:.1f} MB that they take in "
             "4 bits; allow that much"
         )
-    promoted = _promoted(blocks, coarse, hessians, budget_bytes - smallest, scale_bytes)
+    promoted = _promoted(blocks, coarse, hessians, budget_bytes - smallest)
     return _placed(coarse, promoted)
 
 
-def stored_bytes(model: DecoderModel, scale_bytes: int = 2, float_bytes: int = 4) -> int:
-    """What the weights take in a file, each stored once."""
-    return sum(_bytes(weight, scale_bytes, float_bytes) for weight in weights_of(model).values())
+def stored_bytes(model: DecoderModel) -> int:
+    """What the weights take, each stored once: scales in float16, what is not integers in float32. ONNX keeps scales in
+    float32, which makes a layer in 8 bits cheaper there than it counts here."""
+    return sum(_bytes(weight) for weight in weights_of(model).values())
 
 
-def _bytes(weight: Weight, scale_bytes: int, float_bytes: int = 4) -> int:
+def _bytes(weight: Weight) -> int:
     quantized, size = weight.quantized, int(np.prod(weight.shape))
-    return size * quantized.bits // 8 + quantized.scale.size * scale_bytes if quantized else size * float_bytes
+    return size * quantized.bits // 8 + 2 * quantized.scale.size if quantized else 4 * size
 
 
 def _calibrated(blocks: DecoderModel, hessians: Hessians, watch: Watch) -> dict[str, Quantized]:
@@ -71,13 +73,12 @@ def _calibrated(blocks: DecoderModel, hessians: Hessians, watch: Watch) -> dict[
     return found
 
 
-def _promoted(
-    blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, left: int, scale_bytes: int
-) -> dict[str, Quantized]:
+def _promoted(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, left: int) -> dict[str, Quantized]:
     """The layers that are worth most per byte, in 8 bits, as long as they fit into the bytes that are left."""
     exact, narrow, wide = weights_of(blocks), weights_of(coarse), weights_of(to_int8(blocks))
-    costs = {name: _bytes(wide[name], scale_bytes) - _bytes(narrow[name], scale_bytes) for name in hessians.inputs}
-    worth = {name: _worth(exact[name], narrow[name], hessians) for name in costs if costs[name] > 0}
+    names = [name for name in hessians.inputs if _bytes(wide[name]) > _bytes(narrow[name])]
+    costs = {name: _bytes(wide[name]) - _bytes(narrow[name]) + _APART for name in names}
+    worth = {name: _worth(exact[name], narrow[name], hessians) for name in names}
     chosen: dict[str, Quantized] = {}
     for name in sorted(worth, key=lambda name: -worth[name] / costs[name]):
         quantized = wide[name].quantized
