@@ -64,9 +64,10 @@ def export(
     if output is None:
         raise InvalidSpec("output has to be given: the folder that the bundle is written to")
     if is_module(model):
-        if task not in (None, TASK) or pooling or normalize or eval_data or text_pairs:
+        if task not in (None, TASK) or pooling or normalize or eval_data or text_pairs or calibration or max_size:
             raise InvalidSpec(
-                "a model in memory takes and gives tensors: leave out task, pooling, eval_data and text_pairs"
+                "a model in memory takes and gives tensors: leave out task, pooling, eval_data, text_pairs, "
+                "calibration and max_size"
             )
         return _export_module(model, example_inputs, Path(output), formats, recipes, force, strict)
     if task is None or example_inputs is not None or not isinstance(model, (str, Path)):

@@ -5,6 +5,9 @@ the error it makes in the outputs, its columns are rounded one after the other, 
 by those that are not rounded yet. Then both are refined: scales by least squares over all of a row's blocks, and each
 integer once more with all others held.
 
+On SmolLM2-135M with its dimensions permuted (10,240 tokens of film reviews, none of them calibrated on): a divergence
+of .383 rounded to nearest, .121 by GPTQ, .113 and .111 after one and two rounds of refinement; 75 seconds of one core.
+
 Everything is per row but for H, the second moments of the inputs (in, in); an error E weighs tr(E H Eᵀ).
 Not covered: zero points, columns in another order than they are in (no gain here), sums of layers.
 """

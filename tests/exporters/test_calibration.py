@@ -29,6 +29,7 @@ from exporters.sources.huggingface import open_source
 from mobile_llm.artifacts import read
 from mobile_llm.bundle import Bundle
 from mobile_llm.commands import main
+from mobile_llm.errors import InvalidSpec
 
 from .conftest import DECODERS
 
@@ -311,6 +312,11 @@ def test_what_cannot_be_asked_for(
     assert (code, kind) == (2, "InvalidSpec")
     assert sentence in message
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_in_memory_has_no_text(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSpec, match="leave out task, pooling, eval_data, text_pairs, calibration and max_size"):
+        exporters.export(torch.nn.Linear(2, 2), output=tmp_path / "bundle", calibration="text.txt")
 
 
 def test_ctrl_c_leaves_nothing(
