@@ -16,7 +16,7 @@ import numpy as np
 from exporters.architectures.blocks import Linear, map_blocks, weights_of
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
-from exporters.progress import Watch, silent
+from exporters.progress import Watch, counted, silent
 from exporters.quantization.gptq import quantize_calibrated, weighted_error
 from exporters.quantization.hessians import Hessians, inputs_of
 from exporters.quantization.integers import BLOCK, to_int4, to_int8
@@ -26,10 +26,7 @@ _APART = 10_000  # bytes; a layer unlike those that share its input is stored ap
 
 
 def to_int4_calibrated(
-    blocks: DecoderModel,
-    hessians: Hessians,
-    budget_bytes: int | None = None,
-    watch: Watch = silent,
+    blocks: DecoderModel, hessians: Hessians, budget_bytes: int | None = None, watch: Watch = silent
 ) -> DecoderModel:
     """`to_int4` with integers and scales by calibration, and as many layers in 8 bits as the budget for all weights
     (see `stored_bytes`) allows. Raises InvalidSpec where 4 bits alone are above it."""
@@ -42,8 +39,7 @@ def to_int4_calibrated(
             f"{budget_bytes / 1e6:.1f} MB for the weights are less than the {smallest / 1e6:.1f} MB that they take in "
             "4 bits; allow that much"
         )
-    promoted = _promoted(blocks, coarse, hessians, budget_bytes - smallest)
-    return _placed(coarse, promoted)
+    return _placed(coarse, _promoted(blocks, coarse, hessians, budget_bytes - smallest))
 
 
 def stored_bytes(model: DecoderModel) -> int:
@@ -61,8 +57,7 @@ def _calibrated(blocks: DecoderModel, hessians: Hessians, watch: Watch) -> dict[
     """By the name of a weight; those of one input are computed together."""
     groups = [group for group in inputs_of(blocks) if group[0].shape[1] % BLOCK == 0]
     found = {}
-    for index, group in enumerate(groups):
-        watch(f"rounding to 4 bits, {index + 1} of {len(groups)}")
+    for group in counted(groups, watch, "rounding to 4 bits"):
         rows = np.concatenate([weight.float32() for weight in group])
         together = quantize_calibrated(rows, hessians.inputs[group[0].name])
         first = 0

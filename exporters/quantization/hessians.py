@@ -21,7 +21,7 @@ import numpy as np
 from exporters.architectures.blocks import GatedFeedForward
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Weight
-from exporters.progress import Watch, silent
+from exporters.progress import Watch, counted, silent
 from mobile_llm.errors import NotEnoughMemory
 from mobile_llm.machine import available_memory
 
@@ -43,11 +43,9 @@ def gather_hessians(
     """Run the torch model of `blocks` on sequences int64 (count, length): what it has `written` itself, and what it
     `read`s. Both weigh the same in the inputs' moments; gradients are of the former. Raises NotEnoughMemory."""
     gathering = _Gathering(model, blocks)
-    for index, ids in enumerate(batches := _batches(written)):
-        watch(f"calibrating on the model's own text, {index + 1} of {len(batches)}")
+    for ids in counted(_batches(written), watch, "calibrating on the model's own text"):
         gathering.add(ids, share=len(ids) / len(written) / 2, gradients=True)
-    for index, ids in enumerate(batches := _batches(read)):
-        watch(f"calibrating on the given text, {index + 1} of {len(batches)}")
+    for ids in counted(_batches(read), watch, "calibrating on the given text"):
         gathering.add(ids, share=len(ids) / len(read) / 2)
     return gathering.found()
 

@@ -21,7 +21,7 @@ from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized
 from exporters.quantization.calibrated import stored_bytes, to_int4_calibrated
-from exporters.quantization.calibration import read_windows, write_windows
+from exporters.quantization.calibration import calibrate, read_windows, write_windows
 from exporters.quantization.gptq import quantize_calibrated, weighted_error
 from exporters.quantization.hessians import Hessians, gather_hessians, inputs_of
 from exporters.quantization.integers import quantize_in_blocks, to_int4
@@ -171,6 +171,19 @@ def test_the_models_own_text_is_the_same_every_time(decoder_folder: Folder) -> N
     assert written.shape == (40, 12)
     assert len(np.unique(written[:, 0])) > 20
     np.testing.assert_array_equal(written, write_windows(source, 40, 12))
+
+
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_every_architecture_can_be_calibrated(name: str, decoder_folder: Folder) -> None:
+    source = open_source(str(decoder_folder(name)), "text-generation")
+    blocks = describe_decoder(source.model)
+    hessians = calibrate(source, blocks, TEXT)
+    rounded, calibrated = (weights_of(m) for m in (to_int4(blocks), to_int4_calibrated(blocks, hessians)))
+    errors = np.zeros(2)
+    for weight, hessian in ((w, hessians.inputs[w.name]) for group in inputs_of(blocks) for w in group):
+        differences = (weight.float32() - found[weight.name].float32() for found in (rounded, calibrated))
+        errors += [weighted_error(difference, hessian).sum() for difference in differences]
+    assert errors[1] < 0.7 * errors[0]
 
 
 def test_windows_come_from_the_whole_text(decoder_folder: Folder) -> None:
