@@ -30,6 +30,8 @@ def export(
     strict: bool = False,
     text_input: bool = False,
     context: int | None = None,
+    calibration: str | Path | None = None,
+    max_size: float | None = None,
     example_inputs: Any = None,
 ) -> ExportResult:
     """Export `model` (a Hugging Face folder or hub id, a torch module, a Keras model) and return what was measured.
@@ -48,9 +50,13 @@ def export(
         text_input: beside each ONNX artifact one that takes strings, its tokenizer inside ("onnx/int8-text").
         context: of a model that writes, the most tokens that prompt and answer have together; by default 2048, or
             the model's own limit where that is smaller.
+        calibration: of a model that writes, a text file (UTF-8, some thousand tokens) by which int4 is computed;
+            without it weights are rounded to nearest.
+        max_size: with a calibration, the MB that an int4 artifact may take: layers that need it most get 8 bits until
+            it is reached.
         example_inputs: of a module or a Keras model: a tensor, several in order, or a mapping of names to tensors.
 
-    Raises InvalidSpec, ModelNotFound, UnsupportedModel, OutputExists, VerificationFailed.
+    Raises InvalidSpec, InvalidInput, ModelNotFound, UnsupportedModel, OutputExists, VerificationFailed.
     """
     from exporters.modules.spec import TASK, is_module
     from mobile_llm.errors import InvalidSpec
@@ -58,9 +64,10 @@ def export(
     if output is None:
         raise InvalidSpec("output has to be given: the folder that the bundle is written to")
     if is_module(model):
-        if task not in (None, TASK) or pooling or normalize or eval_data or text_pairs:
+        if task not in (None, TASK) or pooling or normalize or eval_data or text_pairs or calibration or max_size:
             raise InvalidSpec(
-                "a model in memory takes and gives tensors: leave out task, pooling, eval_data and text_pairs"
+                "a model in memory takes and gives tensors: leave out task, pooling, eval_data, text_pairs, "
+                "calibration and max_size"
             )
         return _export_module(model, example_inputs, Path(output), formats, recipes, force, strict)
     if task is None or example_inputs is not None or not isinstance(model, (str, Path)):
@@ -76,6 +83,7 @@ def export(
     spec = ExportSpec(
         str(model), task, Path(output), tuple(formats), tuple(recipes), chosen, eval_data,
         text_pairs=text_pairs, force=force, strict=strict, text_input=text_input, context=context,
+        calibration=None if calibration is None else str(calibration), max_size=max_size,
     )  # fmt: skip
     return run_export(spec)
 

@@ -4,7 +4,8 @@ The memory model follows the pipeline: while artifacts are written the PyTorch m
 compared it is not, but a runtime holds its own copies of an artifact's weights. The peak is the largest step. Every
 factor below was read off a profile of each step, on three BERTs (11, 23 and 109 million parameters; Linux x86_64,
 versions of constraints.txt); `python -m benchmarks.plan_check MODEL…` compares the whole with a measured export.
-Not covered: what `--eval-data` adds (a second PyTorch model, which is below the peak of comparing), macOS.
+Not covered: what `--eval-data` adds (a second PyTorch model, which is below the peak of comparing), the memory of
+calibration (which refuses on its own) and the layers that it leaves in 8 bits, macOS.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _COMPARING = {
 # Seconds of one core: to load and to ask the model, then per artifact, and per million linear parameters of each.
 _SECONDS, _SECONDS_PER_ARTIFACT = 25.0, {"onnx": 4.0, "tflite": 6.0, "coreml": 9.0}
 _SECONDS_PER_MILLION = {"onnx": 0.3, "tflite": 0.5, "coreml": 0.45}
+_CALIBRATING = 4.5  # seconds per million linear parameters: writing and reading 16k tokens each, then rounding
 _BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 4.5 / 8}  # int4: with a float16 scale for 32
 _GRAPH = 250_000  # bytes of an artifact that are no weights
 
@@ -91,6 +93,11 @@ def seconds(sizes: Sizes, artifact_ids: list[str]) -> float:
     formats = [name.split("/")[0] for name in artifact_ids]
     millions = sizes.linear / 1e6
     return _SECONDS + sum(_SECONDS_PER_ARTIFACT[name] + _SECONDS_PER_MILLION[name] * millions for name in formats)
+
+
+def calibrating_seconds(sizes: Sizes) -> float:
+    """What calibration adds, on that core."""
+    return _CALIBRATING * sizes.linear / 1e6
 
 
 def _writing(sizes: Sizes, artifact_id: str) -> int:

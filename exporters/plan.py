@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from exporters.appetite import Shape, artifact_bytes, imports_bytes, peak_bytes, seconds
+from exporters.appetite import Shape, artifact_bytes, calibrating_seconds, imports_bytes, peak_bytes, seconds
 from exporters.formats.lowered import static_lengths
 from exporters.sources.folder import find_folder, read_optional
 from exporters.sources.headers import Sizes, read_sizes
@@ -103,7 +103,7 @@ def make_plan(spec: ExportSpec) -> Plan:
         step,
         disk=sum(artifacts.values()) + _SMALL_FILES + _tokenizer_bytes(folder),
         scratch=_scratch(sizes, names),
-        minutes=seconds(sizes, names) / 60,
+        minutes=(seconds(sizes, names) + (calibrating_seconds(sizes) if spec.calibration else 0)) / 60,
         memory_available=available_memory(),
         disk_free=free_disk(place),
         scratch_free=shutil.disk_usage(scratch).free,

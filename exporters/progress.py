@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
+Item = TypeVar("Item")
 Watch = Callable[[str], None]
 Meter = Callable[[str, int, int], None]
 
@@ -16,6 +18,15 @@ _LINE_EVERY = 30.0  # seconds, where progress goes to a log
 
 def silent(_: str) -> None:
     """Shows nothing."""
+
+
+def counted(items: Sequence[Item], watch: Watch, step: str, times: int = 8) -> Iterator[Item]:
+    """The items one by one, with `step, N of M` said at most so many times."""
+    every = -(-len(items) // times)
+    for index, item in enumerate(items):
+        if index % every == 0:
+            watch(f"{step}, {index} of {len(items)}")
+        yield item
 
 
 def no_meter(_: str, done: int, total: int) -> None:

@@ -28,7 +28,8 @@ class ExportSpec:
     `text_pairs` says that the model takes pairs of texts, where its config does not.
     `pooling` replaces what the model's modules.json says; `eval_data` are labelled rows on which every
     artifact's accuracy is compared; `strict` makes `not_checked` a failure; `text_input` adds to each ONNX artifact
-    one that takes strings; `context` is how many tokens a model that writes has room for.
+    one that takes strings; `context` is how many tokens a model that writes has room for. `calibration` is a text file
+    by which int4 is computed, and `max_size` how many MB such an artifact may take.
     """
 
     model: str
@@ -46,6 +47,8 @@ class ExportSpec:
     strict: bool = False
     text_input: bool = False
     context: int | None = None
+    calibration: str | None = None
+    max_size: float | None = None
 
     def __post_init__(self) -> None:
         _one_of("task", (self.task,), TASKS)
@@ -65,6 +68,7 @@ class ExportSpec:
             _only_for_generation(self.context, self.recipes)
         elif self.context is not None and self.context < 2:
             raise InvalidSpec(f"a context of {self.context} has no room for a prompt and an answer; give at least 2")
+        _check_calibration(self.calibration, self.max_size, self.task, self.recipes)
 
     @property
     def columns(self) -> Columns:
@@ -85,6 +89,15 @@ def _only_for_generation(context: int | None, recipes: tuple[str, ...]) -> None:
         raise InvalidSpec(f"a context is for {GENERATION}; leave it out")
     if "int4" in recipes:
         raise InvalidSpec(f"int4 is for {GENERATION}; an encoder loses too much by it: choose int8")
+
+
+def _check_calibration(calibration: str | None, max_size: float | None, task: str, recipes: tuple[str, ...]) -> None:
+    if calibration is not None and (task != GENERATION or "int4" not in recipes):
+        raise InvalidSpec(f"calibration is for {GENERATION} in int4; add the recipe int4, or leave out the calibration")
+    if max_size is not None and calibration is None:
+        raise InvalidSpec("a largest size is kept by what calibration finds out; give a calibration text, or no size")
+    if max_size is not None and not 0 < max_size < float("inf"):
+        raise InvalidSpec(f"{max_size:g} MB is no size; give a number above 0")
 
 
 def pooling_mode(name: str) -> PoolingMode:

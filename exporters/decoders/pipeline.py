@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.card import keep_origin, write_card
+from exporters.data.plain import read_text
+from exporters.decoders.calibrated import recipes_for, refuse_too_large
 from exporters.decoders.clients import write_for_clients
 from exporters.decoders.golden import make_golden
 from exporters.memory import release
@@ -23,7 +26,7 @@ from exporters.packaging import (
     write_verification,
 )
 from exporters.progress import Watch, silent
-from exporters.quantization.recipes import RECIPES, as_stored
+from exporters.quantization.recipes import RECIPES, Recipes, as_stored
 from exporters.result import ExportResult
 from exporters.sources.huggingface import HuggingFaceSource, open_source
 from exporters.spec import GENERATION, ExportSpec
@@ -52,6 +55,7 @@ def run_decoder_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
 
 def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     """Everything but what is attested. The PyTorch model is in memory no longer than this."""
+    text = read_text(spec.calibration) if spec.calibration else None
     watch(f"loading {spec.model}")
     source = open_source(spec.model, GENERATION)
     blocks = describe_decoder(source.model)
@@ -59,11 +63,15 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
     copy_source_files(source, folder)
     keep_origin(source.folder, folder)
+    recipes = recipes_for(
+        spec, source, blocks, text, lambda: _write_rounded(blocks, ids, context, folder, watch), watch
+    )
     watch("asking the PyTorch model for reference answers")
     generation = generation_of(source)
-    make_golden(source.model, source.tokenizer, context, generation.stop, twins_of(blocks, ids)).write(folder)
+    make_golden(source.model, source.tokenizer, context, generation.stop, twins_of(blocks, ids, recipes)).write(folder)
     release()
-    artifacts = dict(_write_artifacts(blocks, ids, context, folder, watch))
+    artifacts = dict(_write_artifacts(blocks, ids, recipes, context, folder, watch))
+    refuse_too_large(artifacts, spec.max_size)
     write_for_clients(source, blocks, generation.stop, artifacts, folder)
     limit = min(source.tokenizer.model_max_length, blocks.context)
     tokenizer = Tokenizer(limit, truncation=NOT_CUT, tokenizer_class=type(source.tokenizer).__name__)
@@ -71,24 +79,36 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     return artifacts
 
 
-def twins_of(blocks: DecoderModel, artifact_ids: Sequence[str]) -> dict[str, DecoderModel]:
+def twins_of(blocks: DecoderModel, artifact_ids: Sequence[str], recipes: Recipes = RECIPES) -> dict[str, DecoderModel]:
     """The blocks as each artifact holds them, for those whose weights are coarser than the model's."""
     ids = [i for i in artifact_ids if not i.endswith("/fp32")]
-    return {i: as_stored(i, RECIPES[i.split("/")[1]](blocks)) for i in ids}
+    return {i: as_stored(i, recipes[i.split("/")[1]](blocks)) for i in ids}
 
 
 def _write_artifacts(
-    blocks: DecoderModel, artifact_ids: list[str], context: int, folder: Path, watch: Watch
+    blocks: DecoderModel, artifact_ids: list[str], recipes: Recipes, context: int, folder: Path, watch: Watch
 ) -> Iterator[tuple[str, Artifact]]:
     """One artifact after the other; the weights of a recipe are computed once for all its formats."""
     for recipe, ids in groupby(artifact_ids, key=lambda artifact_id: artifact_id.split("/")[1]):
-        quantized = RECIPES[recipe](blocks)
+        quantized = recipes[recipe](blocks)
         for artifact_id in ids:
             watch(f"writing {artifact_id}")
             writer = import_module(f"exporters.formats.{artifact_id.split('/')[0]}")
             lowered = writer.lower_decoder(as_stored(artifact_id, quantized), recipe, folder, context)
             release()
             yield artifact_id, describe_artifact(folder, artifact_id, lowered)
+
+
+def _write_rounded(
+    blocks: DecoderModel, artifact_ids: list[str], context: int, folder: Path, watch: Watch
+) -> dict[str, Artifact]:
+    """The int4 artifacts without calibration: what they take is the least there is. The files are not kept."""
+    coarse = [artifact_id for artifact_id in artifact_ids if artifact_id.endswith("/int4")]
+    with TemporaryDirectory(dir=folder) as scratch:
+        measured = _write_artifacts(
+            blocks, coarse, RECIPES, context, Path(scratch), lambda what: watch(f"{what}, for its size")
+        )
+        return dict(measured)
 
 
 def generation_of(source: HuggingFaceSource) -> Generation:

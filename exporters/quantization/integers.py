@@ -3,7 +3,7 @@
 Embedding tables are quantized per row by the same rule, since a row is what a lookup returns. Biases, norms
 and tables of positions and token types stay in float: they are small and their rounding is not.
 int4 for models that write: symmetric in blocks of 32 along a row, with tables and heads in int8.
-Not covered here: calibration.
+Not covered here: calibration (see `calibrated.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from exporters.architectures.weights import Quantized, Weight
 
 Model = TypeVar("Model", EncoderModel, DecoderModel)
 BLOCK = 32
-_SMALLEST_SCALE = np.float16(2.0**-24)  # the smallest number float16 can hold
+SMALLEST_SCALE = np.float16(2.0**-24)  # the smallest number float16 can hold
 
 
 def quantize_per_channel(values: np.ndarray) -> Quantized:
@@ -27,7 +27,7 @@ def quantize_per_channel(values: np.ndarray) -> Quantized:
     largest = np.abs(values).max(axis=1, keepdims=True).astype(np.float64) / 127
     scale = largest.astype(np.float16)
     scale = np.where(scale.astype(np.float64) < largest, np.nextafter(scale, np.float16(np.inf)), scale)
-    scale = np.maximum(scale, _SMALLEST_SCALE).astype(np.float32)
+    scale = np.maximum(scale, SMALLEST_SCALE).astype(np.float32)
     return Quantized(np.rint(values / scale).astype(np.int8), scale, bits=8)
 
 
@@ -81,7 +81,7 @@ def quantize_in_blocks(values: np.ndarray, block: int = BLOCK) -> Quantized:
     """int4 of a float32 matrix (out, in) rounded to nearest; scale (out, in // block), exact in float16."""
     rows, width = values.shape
     parts = values.reshape(rows, width // block, block)
-    scale = np.maximum((np.abs(parts).max(axis=-1) / 7).astype(np.float16), _SMALLEST_SCALE).astype(np.float32)
+    scale = np.maximum((np.abs(parts).max(axis=-1) / 7).astype(np.float16), SMALLEST_SCALE).astype(np.float32)
     integers = np.clip(np.rint(parts / scale[..., None]), -7, 7).astype(np.int8)
     return Quantized(integers.reshape(rows, width), scale, bits=4)
 

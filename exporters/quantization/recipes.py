@@ -15,7 +15,8 @@ def _unchanged(model: Model) -> Model:
     return model
 
 
-RECIPES: Mapping[str, Callable[[Any], Any]] = {
+Recipes = Mapping[str, Callable[[Any], Any]]
+RECIPES: Recipes = {
     "fp32": _unchanged,
     "fp16": to_float16,
     "int8": to_int8,

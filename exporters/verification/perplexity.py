@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from exporters.data.plain import read_text
 from exporters.decoders.reference import DecoderReference
 from exporters.metrics import PairedDifference, log_softmax, paired_difference
 from exporters.progress import Watch, silent
@@ -119,11 +119,4 @@ def _ratio(found: Predicted, reference: Predicted) -> PairedDifference:
 
 
 def _tokenized(bundle: Bundle, data: str) -> list[int]:
-    path = Path(data)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{data} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from None
-    except OSError as error:
-        raise InvalidInput(f"{data} cannot be read ({error.strerror}); give a text file in UTF-8") from None
-    return list(TextTokenizer(bundle).encode(text, special=False).ids)
+    return list(TextTokenizer(bundle).encode(read_text(data), special=False).ids)

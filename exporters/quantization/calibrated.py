@@ -1,0 +1,97 @@
+"""A decoder in 4 bits by calibration, and which of its layers a budget leaves in 8.
+
+A layer's worth in 8 bits is what its 4 cost: half the sum, over outputs, of their mean squared gradient times the mean
+square of their error, an estimate of how far the model's distribution moves. Layers are promoted by worth per byte.
+Not covered: errors of several layers that add up or cancel, what is left of the error in 8 bits, the table of words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from exporters.architectures.blocks import Linear, map_blocks, weights_of
+from exporters.architectures.decoders.blocks import DecoderModel
+from exporters.architectures.weights import Quantized, Weight
+from exporters.progress import Watch, counted, silent
+from exporters.quantization.gptq import quantize_calibrated, weighted_error
+from exporters.quantization.hessians import Hessians, inputs_of
+from exporters.quantization.integers import BLOCK, to_int4, to_int8
+from mobile_llm.errors import InvalidSpec
+
+_APART = 10_000  # bytes; a layer unlike those that share its input is stored apart from them, and files align it
+
+
+def to_int4_calibrated(
+    blocks: DecoderModel, hessians: Hessians, budget_bytes: int | None = None, watch: Watch = silent
+) -> DecoderModel:
+    """`to_int4` with integers and scales by calibration, and as many layers in 8 bits as the budget for all weights
+    (see `stored_bytes`) allows. Raises InvalidSpec where 4 bits alone are above it."""
+    coarse = _placed(to_int4(blocks), _calibrated(blocks, hessians, watch))
+    if budget_bytes is None:
+        return coarse
+    smallest = stored_bytes(coarse)
+    if smallest > budget_bytes:
+        raise InvalidSpec(
+            f"{budget_bytes / 1e6:.1f} MB for the weights are less than the {smallest / 1e6:.1f} MB that they take in "
+            "4 bits; allow that much"
+        )
+    return _placed(coarse, _promoted(blocks, coarse, hessians, budget_bytes - smallest))
+
+
+def stored_bytes(model: DecoderModel) -> int:
+    """What the weights take, each stored once: scales in float16, what is not integers in float32. ONNX keeps scales in
+    float32, which makes a layer in 8 bits cheaper there than it counts here."""
+    return sum(_bytes(weight) for weight in weights_of(model).values())
+
+
+def _bytes(weight: Weight) -> int:
+    quantized, size = weight.quantized, int(np.prod(weight.shape))
+    return size * quantized.bits // 8 + 2 * quantized.scale.size if quantized else 4 * size
+
+
+def _calibrated(blocks: DecoderModel, hessians: Hessians, watch: Watch) -> dict[str, Quantized]:
+    """By the name of a weight; those of one input are computed together."""
+    groups = [group for group in inputs_of(blocks) if group[0].shape[1] % BLOCK == 0]
+    found = {}
+    for group in counted(groups, watch, "rounding to 4 bits"):
+        rows = np.concatenate([weight.float32() for weight in group])
+        together = quantize_calibrated(rows, hessians.inputs[group[0].name])
+        first = 0
+        for weight in group:
+            part = slice(first, first + weight.shape[0])
+            found[weight.name] = Quantized(together.integers[part], together.scale[part], bits=4)
+            first = part.stop
+    return found
+
+
+def _promoted(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, left: int) -> dict[str, Quantized]:
+    """The layers that are worth most per byte, in 8 bits, as long as they fit into the bytes that are left."""
+    exact, narrow, wide = weights_of(blocks), weights_of(coarse), weights_of(to_int8(blocks))
+    names = [name for name in hessians.inputs if _bytes(wide[name]) > _bytes(narrow[name])]
+    costs = {name: _bytes(wide[name]) - _bytes(narrow[name]) + _APART for name in names}
+    worth = {name: _worth(exact[name], narrow[name], hessians) for name in names}
+    chosen: dict[str, Quantized] = {}
+    for name in sorted(worth, key=lambda name: -worth[name] / costs[name]):
+        quantized = wide[name].quantized
+        if quantized and costs[name] <= left:
+            chosen[name] = quantized
+            left -= costs[name]
+    return chosen
+
+
+def _worth(exact: Weight, narrow: Weight, hessians: Hessians) -> float:
+    errors = weighted_error(exact.float32() - narrow.float32(), hessians.inputs[exact.name])
+    return float(hessians.outputs[exact.name] @ errors) / 2
+
+
+def _placed(model: DecoderModel, values: Mapping[str, Quantized]) -> DecoderModel:
+    def change(block: Any) -> Any:
+        if isinstance(block, Linear) and block.weight.name in values:
+            return replace(block, weight=replace(block.weight, value=values[block.weight.name]))
+        return block
+
+    return map_blocks(model, change)

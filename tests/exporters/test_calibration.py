@@ -1,0 +1,344 @@
+"""int4 by calibration: the second moments, the rounding itself, promotion, and the same numbers read back from every
+format's file."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import exporters
+from exporters.architectures.blocks import weights_of
+from exporters.architectures.decoders import describe_decoder
+from exporters.architectures.decoders.blocks import DecoderModel
+from exporters.architectures.weights import Quantized
+from exporters.quantization.calibrated import stored_bytes, to_int4_calibrated
+from exporters.quantization.calibration import calibrate, read_windows, write_windows
+from exporters.quantization.gptq import quantize_calibrated, weighted_error
+from exporters.quantization.hessians import Hessians, gather_hessians, inputs_of
+from exporters.quantization.integers import quantize_in_blocks, to_int4
+from exporters.sources.huggingface import open_source
+from mobile_llm.artifacts import read
+from mobile_llm.bundle import Bundle
+from mobile_llm.commands import main
+from mobile_llm.errors import InvalidSpec
+
+from .conftest import DECODERS
+
+Decoder = Callable[[str], Any]
+Folder = Callable[[str], Path]
+TEXT = "The plot makes no sense, and the jokes fall flat. Żółć 😍 " * 40
+
+
+@pytest.fixture(scope="module")
+def correlated() -> tuple[np.ndarray, np.ndarray]:
+    """A matrix (24, 96) and the moments of inputs that a few directions explain, as those of a model are."""
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(2000, 12)) @ random.normal(size=(12, 96)) + 0.3 * random.normal(size=(2000, 96))
+    inputs = (inputs * np.exp(random.normal(size=96))).astype(np.float32)
+    return random.standard_t(4, size=(24, 96)).astype(np.float32), inputs.T @ inputs / len(inputs)
+
+
+def _error(found: Quantized, values: np.ndarray, hessian: np.ndarray) -> float:
+    return float(weighted_error(values - found.dequantized(), hessian).sum())
+
+
+def test_outputs_change_less_than_by_rounding_to_nearest(correlated: tuple[np.ndarray, np.ndarray]) -> None:
+    values, hessian = correlated
+    nearest = _error(quantize_in_blocks(values), values, hessian)
+    errors = [_error(quantize_calibrated(values, hessian, rounds), values, hessian) for rounds in (0, 1, 2)]
+    assert errors[0] < nearest / 2
+    assert errors[2] <= errors[1] < errors[0]
+
+
+def test_the_encoding_is_that_of_rounding_to_nearest(correlated: tuple[np.ndarray, np.ndarray]) -> None:
+    found = quantize_calibrated(*correlated)
+    assert (found.bits, found.block, found.shape) == (4, 32, (24, 96))
+    assert found.integers.dtype == np.int8
+    assert (np.abs(found.integers) <= 7).all()
+    assert found.scale.dtype == np.float32
+    assert (found.scale > 0).all()
+    np.testing.assert_array_equal(found.scale, found.scale.astype(np.float16))
+
+
+def test_inputs_that_never_come_are_no_obstacle(correlated: tuple[np.ndarray, np.ndarray]) -> None:
+    values, hessian = (array.copy() for array in correlated)
+    hessian[5], hessian[:, 5], values[:, 32:64] = 0, 0, 0
+    for moments in (hessian, np.zeros_like(hessian)):
+        assert np.isfinite(quantize_calibrated(values, moments).dequantized()).all()
+    assert not quantize_calibrated(np.zeros_like(values), hessian).integers.any()
+
+
+@pytest.fixture(scope="module")
+def windows() -> tuple[np.ndarray, np.ndarray]:
+    """Of unequal number, since both halves weigh the same all the same."""
+    random = np.random.default_rng(0)
+    return random.integers(3, 259, (40, 60)), random.integers(3, 259, (20, 60))
+
+
+@pytest.mark.parametrize("name", ["llama", "phi3", "gpt2", "gemma2"])
+def test_second_moments_are_those_of_the_inputs(
+    name: str, decoder: Decoder, windows: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Computed directly, by another road: each layer's own forward is replaced."""
+    blocks = describe_decoder(decoder(name))
+    found = gather_hessians(decoder(name), blocks, *windows)
+    assert set(found.inputs) == {weight.name for group in inputs_of(blocks) for weight in group}
+    for group in inputs_of(blocks):
+        parameter = group[0].fused[0] if group[0].fused else group[0].name
+        seen = [_inputs(decoder(name), parameter.removesuffix(".weight"), ids) for ids in windows]
+        direct = sum(x.T @ x / len(x) for x in seen) / 2
+        for weight in group:
+            np.testing.assert_allclose(found.inputs[weight.name], direct, atol=1e-4 * np.abs(direct).max())
+
+
+def _inputs(model: Any, path: str, ids: np.ndarray) -> np.ndarray:
+    module, seen = model.get_submodule(path), []
+    original = module.forward
+    module.forward = lambda x: (seen.append(x.reshape(-1, x.shape[-1])), original(x))[1]
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.from_numpy(ids))
+    finally:
+        del module.forward
+    rows: np.ndarray = torch.cat(seen).double().numpy()
+    return rows
+
+
+@pytest.mark.parametrize("name", ["llama", "phi3"])
+def test_squared_gradients_are_those_of_the_outputs(
+    name: str, decoder: Decoder, windows: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """By autograd, of numbers added to the outputs of the last layer, for texts whose only scored token is the second:
+    what the last layer gives after it changes nothing that is scored."""
+    model, blocks = decoder(name), describe_decoder(decoder(name))
+    ids = windows[0][:6, :2]
+    found = gather_hessians(model, blocks, ids, ids)
+    down = blocks.layers[-1].feed_forward.down.weight
+    squares = []
+    for row in ids:
+        moved = torch.zeros(down.shape[0], requires_grad=True)
+        module = model.get_submodule(down.name.removesuffix(".weight"))
+        handle = module.register_forward_hook(lambda _, given, output, moved=moved: output + moved)
+        logits = model(input_ids=torch.from_numpy(row[None])).logits[0, 0]
+        handle.remove()
+        (gradient,) = torch.autograd.grad(logits.log_softmax(-1)[row[1]], moved)
+        squares.append(gradient.square().numpy())
+    np.testing.assert_allclose(found.outputs[down.name], np.mean(squares, axis=0) / 2, rtol=1e-3, atol=1e-9)
+    longer = gather_hessians(model, blocks, *windows)
+    assert all(np.isfinite(g).all() and g.all() for g in longer.outputs.values())
+
+
+@pytest.fixture(scope="module")
+def calibrated(decoder: Decoder, windows: tuple[np.ndarray, np.ndarray]) -> tuple[DecoderModel, Hessians]:
+    blocks = describe_decoder(decoder("llama"))
+    return blocks, gather_hessians(decoder("llama"), blocks, *windows)
+
+
+def test_a_budget_is_spent_on_the_layers_worth_most(calibrated: tuple[DecoderModel, Hessians]) -> None:
+    blocks, hessians = calibrated
+    narrow = to_int4_calibrated(blocks, hessians)
+    assert _in_8_bits(narrow) == _in_8_bits(to_int4(blocks))
+    smallest = stored_bytes(narrow)
+    chosen: set[str] = set()
+    for room in (0, 12_000, 40_000, 10_000_000):
+        promoted = to_int4_calibrated(blocks, hessians, smallest + room)
+        assert stored_bytes(promoted) <= smallest + room
+        assert len(_in_8_bits(promoted)) >= len(chosen)
+        chosen = _in_8_bits(promoted)
+    assert chosen == {name for name, weight in weights_of(blocks).items() if weight.quantized is None and _matrix(name)}
+
+
+def _matrix(name: str) -> bool:
+    return "norm" not in name
+
+
+def _in_8_bits(model: DecoderModel) -> set[str]:
+    return {name for name, w in weights_of(model).items() if w.quantized and w.quantized.bits == 8}
+
+
+def test_the_models_own_text_is_the_same_every_time(decoder_folder: Folder) -> None:
+    source = open_source(str(decoder_folder("llama")), "text-generation")
+    written = write_windows(source, 40, 12)
+    assert written.shape == (40, 12)
+    assert len(np.unique(written[:, 0])) > 20
+    np.testing.assert_array_equal(written, write_windows(source, 40, 12))
+
+
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_every_architecture_can_be_calibrated(name: str, decoder_folder: Folder) -> None:
+    source = open_source(str(decoder_folder(name)), "text-generation")
+    blocks = describe_decoder(source.model)
+    hessians = calibrate(source, blocks, TEXT)
+    rounded, calibrated = (weights_of(m) for m in (to_int4(blocks), to_int4_calibrated(blocks, hessians)))
+    errors = np.zeros(2)
+    for weight, hessian in ((w, hessians.inputs[w.name]) for group in inputs_of(blocks) for w in group):
+        differences = (weight.float32() - found[weight.name].float32() for found in (rounded, calibrated))
+        errors += [weighted_error(difference, hessian).sum() for difference in differences]
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_windows_come_from_the_whole_text(decoder_folder: Folder) -> None:
+    tokenizer = open_source(str(decoder_folder("llama")), "text-generation").tokenizer
+    text = "".join(chr(33 + i % 90) for i in range(900))
+    found = read_windows(tokenizer, text, 3, 10)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert found.tolist() == [ids[:10], ids[440:450], ids[890:900]]
+
+
+FORMATS = ("onnx", "tflite", "coreml")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wide_folder(decoder_folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama again, but with rows of several blocks in every layer."""
+    folder = Path(shutil.copytree(decoder_folder("llama"), tmp_path_factory.mktemp("wide") / "model"))
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**{**DECODERS["llama"][1], "hidden_size": 64, "intermediate_size": 96})
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(wide_folder: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compared with the model and with its twin, or it would not be there."""
+    output = tmp_path_factory.mktemp("calibrated") / "bundle"
+    return exporters.export(wide_folder, "text-generation", output, FORMATS, ("int4",), calibration=text).bundle
+
+
+def test_three_formats_hold_the_same_weights(bundle: Path, wide_folder: Path) -> None:
+    """Integers and scales alike, by calibration and not by rounding."""
+    blocks = describe_decoder(open_source(str(wide_folder), "text-generation").model)
+    nearest = weights_of(to_int4(blocks))
+    stored = {name: _constants(bundle, name) for name in FORMATS}
+    for group in inputs_of(blocks):
+        names = [weight.name for weight in group]
+        found = [_held(stored[name], name, names) for name in FORMATS]
+        rounded = [nearest[name].quantized for name in names]
+        for integers, scale in found:
+            np.testing.assert_array_equal(integers, found[0][0], err_msg=names[0])
+            np.testing.assert_array_equal(scale, found[0][1], err_msg=names[0])
+            assert integers.shape == (sum(weight.shape[0] for weight in group), group[0].shape[1])
+            assert (integers != np.concatenate([one.integers for one in rounded if one])).any()
+
+
+def _constants(bundle: Path, format_name: str) -> dict[str, np.ndarray]:
+    """By name, those of TFLite without their index, those of Core ML without their function's."""
+    graph = read(format_name, bundle / Bundle.open(bundle).manifest.artifacts[f"{format_name}/int4"].path)
+    found = [tensor for function in graph.functions.values() for tensor in function.constants()]
+    return {re.sub(r"^\d+:|\.\d+$", "", tensor.name): tensor.read() for tensor in found}
+
+
+def _held(stored: dict[str, np.ndarray], format_name: str, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Integers (out, in) and scales float32 (out, blocks) of weights that are stored as one."""
+    if format_name == "tflite":
+        joined = " + ".join(names)
+        return stored[joined], stored[f"{joined} scales"].astype(np.float32)
+    if format_name == "coreml":
+        joined = "_".join(names).replace(".", "_")
+        return stored[f"{joined}.data"], stored[f"{joined}.scale"].astype(np.float32)
+    joined = {1: names[0], 2: "gate_up", 3: "query_key_value"}[len(names)]
+    name = joined if len(names) == 1 else f"{names[0].rsplit('.', 2)[0]}.{joined}.weight"
+    halves = np.stack([stored[name] & 15, stored[name] >> 4], axis=-1)
+    return halves.reshape(len(halves), -1).astype(np.int8) - 8, stored[f"{name}.scale"]
+
+
+def test_a_calibrated_bundle_is_compared_again(
+    bundle: Path, wide_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(bundle), "--model", str(wide_folder), "--strict", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["artifact"] for row in rows if "twin" in row["metric"]} == {f"{name}/int4" for name in FORMATS}
+
+
+def test_a_size_is_kept(bundle: Path, wide_folder: Path, text: Path, tmp_path: Path) -> None:
+    """Room for some layers in 8 bits, not for all."""
+    size = Bundle.open(bundle).manifest.artifacts["onnx/int4"].size / 1e6 + 0.04
+    result = exporters.export(
+        wide_folder, "text-generation", tmp_path / "bundle", ("onnx",), ("int4",), calibration=text, max_size=size
+    )
+    assert result.artifacts["onnx/int4"].size <= size * 1e6
+    kinds = {values.dtype.name for name, values in _constants(result.bundle, "onnx").items() if "_proj" in name}
+    assert kinds >= {"int8", "uint8"}
+    assert not [path for path in result.bundle.iterdir() if path.name.startswith("tmp")]
+
+
+Answer = Callable[..., tuple[int, str, str]]
+INT4 = ("--task", "text-generation", "--recipe", "int4", "--formats", "onnx")
+
+
+@pytest.mark.parametrize(
+    ("contents", "sentence"),
+    [
+        (b"short", "has 5 tokens, and at least 64 are needed; give a longer one"),
+        (b"\xff\xfe" * 300, "is not UTF-8 (invalid start byte at byte 0); convert it"),
+        (None, "cannot be read (No such file or directory); give a text file in UTF-8"),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_refused(
+    contents: bytes | None, sentence: str, decoder_folder: Folder, tmp_path: Path, answer: Answer
+) -> None:
+    path = tmp_path / "text.txt"
+    if contents is not None:
+        path.write_bytes(contents)
+    left = list(tmp_path.iterdir())
+    arguments = (*INT4, "--calibration", str(path), "-o", str(tmp_path / "bundle"))
+    code, kind, message = answer("export", str(decoder_folder("llama")), *arguments)
+    assert (code, kind) == (2, "InvalidInput")
+    assert sentence in message
+    assert list(tmp_path.iterdir()) == left
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--task", "text-generation", "--recipe", "int8", "--calibration", "TEXT"), "add the recipe int4, or leave"),
+        (("--task", "text-classification", "--calibration", "TEXT"), "calibration is for text-generation in int4"),
+        ((*INT4, "--max-size", "90"), "give a calibration text, or no size"),
+        ((*INT4, "--calibration", "TEXT", "--max-size", "0"), "0 MB is no size; give a number above 0"),
+        (
+            (*INT4, "--calibration", "TEXT", "--max-size", "0.01"),
+            "onnx/int4 takes 0.1 MB at least, which is above 0.01; allow",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_for(
+    arguments: tuple[str, ...], sentence: str, decoder_folder: Folder, text: Path, tmp_path: Path, answer: Answer
+) -> None:
+    given = [str(text) if argument == "TEXT" else argument for argument in arguments]
+    code, kind, message = answer("export", str(decoder_folder("llama")), *given, "-o", str(tmp_path / "bundle"))
+    assert (code, kind) == (2, "InvalidSpec")
+    assert sentence in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_in_memory_has_no_text(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSpec, match="leave out task, pooling, eval_data, text_pairs, calibration and max_size"):
+        exporters.export(torch.nn.Linear(2, 2), output=tmp_path / "bundle", calibration="text.txt")
+
+
+def test_ctrl_c_leaves_nothing(
+    decoder_folder: Folder, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("exporters.quantization.calibrated.quantize_calibrated", interrupted)
+    arguments = (*INT4, "--calibration", str(text), "-o", str(tmp_path / "bundle"))
+    assert answer("export", str(decoder_folder("llama")), *arguments)[0] == 130
+    assert not list(tmp_path.iterdir())
