@@ -3,14 +3,12 @@
 The packed weights are shared too, by XNNPACK's cache in memory: without it each signature would hold its own copy.
 Python's own calls copy a whole buffer to read or write it; where its memory is, the C interface of the same package
 says (`LiteRtLockTensorBuffer`). On the CPU that memory stays where it is for as long as the buffer lives.
-What LiteRT reports when a process has ended, that accelerators are taken down, goes nowhere.
+What LiteRT reports at a process's end, that accelerators are taken down, cannot be silenced.
 """
 
 from __future__ import annotations
 
-import atexit
 import ctypes
-import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -25,12 +23,6 @@ from mobile_llm.errors import BackendUnavailable, IntegrityFailed
 
 _READ_AND_WRITE = 2
 _PACKED_IN_MEMORY = ":memory:"
-
-
-@atexit.register
-def _without_last_words() -> None:
-    """For native code that reports while it is taken down: Python has nothing left to say on stderr by then."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 class Buffer:
