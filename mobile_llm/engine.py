@@ -5,12 +5,10 @@ One engine is one owner of native state: used by two threads at once it raises B
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 
 import numpy as np
 
@@ -19,18 +17,19 @@ from mobile_llm.artifacts import FORMATS, read
 from mobile_llm.artifacts.bindings import check_bindings
 from mobile_llm.backends import Session
 from mobile_llm.bundle import Artifact, Bundle, EntryPoint, Manifest
-from mobile_llm.errors import BackendUnavailable, Busy, InvalidInput
+from mobile_llm.errors import BackendUnavailable, InvalidInput
+from mobile_llm.owner import Owner
 
 
-class Engine:
+class Engine(Owner):
     """An artifact, opened once its files are checked. Use as a context manager or `close()` it."""
 
     def __init__(self, bundle: Bundle, artifact_id: str, artifact: Artifact, session: Session) -> None:
+        super().__init__()
         self.bundle = bundle
         self.artifact_id = artifact_id
         self.artifact = artifact
         self._session = session
-        self._owner = threading.Lock()
 
     @classmethod
     def open(
@@ -98,23 +97,6 @@ class Engine:
     def close(self) -> None:
         """Free native memory."""
         self._session.close()
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @contextmanager
-    def _owned(self) -> Iterator[None]:
-        if not self._owner.acquire(blocking=False):
-            raise Busy("this engine is in use by another thread; open one engine per thread, or wait")
-        try:
-            yield
-        finally:
-            self._owner.release()
 
     def _entries(self, role: str) -> tuple[EntryPoint, ...]:
         if role not in self.artifact.entry_points:

@@ -22,5 +22,8 @@ def check_prompts(bundle: Bundle, probes: DecoderProbes) -> Iterator[Row]:
     if template is None:
         yield not_checked("bundle", "chat template", "prompts", "the model has none")
         return
+    if not probes.chats:
+        yield not_checked("bundle", "chat template", "prompts", "it refuses every conversation of the probes")
+        return
     wrong = sum(template.render(chat.messages) != chat.prompt for chat in probes.chats)
     yield count_row("chat template", "prompts that differ", wrong, here(f"jinja2 {jinja2.__version__}"))

@@ -5,30 +5,28 @@ One engine is one owner of native state: used by two threads at once it raises B
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from mobile_llm.backends import Decoder
 from mobile_llm.bundle import Artifact, Bundle, Manifest
 from mobile_llm.engine import find_backend
-from mobile_llm.errors import BackendUnavailable, Busy, ContextFull, InvalidInput, WrongTask
+from mobile_llm.errors import BackendUnavailable, ContextFull, InvalidInput, WrongTask
+from mobile_llm.owner import Owner
 
 
-class DecoderEngine:
+class DecoderEngine(Owner):
     """An artifact with a KV cache, opened once its files are checked. Use as a context manager or `close()` it."""
 
     def __init__(self, bundle: Bundle, artifact_id: str, artifact: Artifact, decoder: Decoder) -> None:
+        super().__init__()
         self.bundle = bundle
         self.artifact_id = artifact_id
         self.artifact = artifact
         self._decoder = decoder
         self._read: list[int] = []
-        self._owner = threading.Lock()
 
     @classmethod
     def open(
@@ -97,20 +95,3 @@ class DecoderEngine:
     def close(self) -> None:
         """Free native memory."""
         self._decoder.close()
-
-    def __enter__(self) -> DecoderEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @contextmanager
-    def _owned(self) -> Iterator[None]:
-        if not self._owner.acquire(blocking=False):
-            raise Busy("this engine is in use by another thread; open one engine per thread, or wait")
-        try:
-            yield
-        finally:
-            self._owner.release()
