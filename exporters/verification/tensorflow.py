@@ -1,4 +1,5 @@
-"""TensorFlow's own interpreter as a second, independent client of TFLite artifacts."""
+"""TensorFlow's own interpreter as a second, independent client of TFLite artifacts: its own kernels, without the
+delegate that LiteRT has too, which would also pack the weights once for every signature."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from mobile_llm.errors import BackendUnavailable, IntegrityFailed
 
 
 class InterpreterSession:
-    """Runs signatures of an interpreter, each of which packs weights of its own."""
+    """Runs signatures of an interpreter."""
 
     def __init__(self, interpreter: Any) -> None:
         self._interpreter = interpreter
@@ -51,6 +52,8 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> Inter
         warnings.simplefilter("ignore")  # it announces its own removal at every use
         try:
             with native_stderr_silenced():
-                return InterpreterSession(tf.lite.Interpreter(model_path=str(path), num_threads=threads))
+                kernels = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+                interpreter = tf.lite.Interpreter(str(path), num_threads=threads, experimental_op_resolver_type=kernels)
+                return InterpreterSession(interpreter)
         except (ValueError, RuntimeError) as error:
             raise IntegrityFailed(f"{path.name} is not a TFLite file that can be opened: {error}") from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from mobile_llm.backends.tflite_decoder import TfliteDecoder, open_file
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact
 from mobile_llm.errors import BackendUnavailable
+
+Values = Callable[[], np.ndarray]
+_ALIGNED = 16  # bytes that contents start at a multiple of
 
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteSession:
@@ -49,11 +53,27 @@ def _write_widened(source: Path, target: Path, schema: Any) -> None:
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             widening.widen(graph, tensor)
-    widening.forget_integers()
-    size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
-    builder = flatbuffers.Builder(size + (1 << 22))
+    builder = flatbuffers.Builder(widening.size + (1 << 22))
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     target.write_bytes(memoryview(builder.Bytes)[builder.Head() :])
+
+
+def _when_packed(values: Values, schema: Any) -> Any:
+    """A buffer that makes its contents as it is written, so that of all weights in float32 there is one at a time, and
+    puts them straight into their place: the library's own way holds three copies more."""
+
+    class Lazy(schema.BufferT):
+        def Pack(self, builder: Any) -> int:  # noqa: N802 (the schema's name)
+            contents = values().astype(np.float32, copy=False).reshape(-1).view(np.uint8).data
+            builder.StartVector(1, len(contents), _ALIGNED)
+            builder.head -= len(contents)
+            memoryview(builder.Bytes)[builder.head : builder.head + len(contents)] = contents
+            data = builder.EndVector()
+            schema.BufferStart(builder)
+            schema.BufferAddData(builder, data)
+            return int(schema.BufferEnd(builder))
+
+    return Lazy()
 
 
 class _Widening:
@@ -62,38 +82,45 @@ class _Widening:
     def __init__(self, model: Any, schema: Any) -> None:
         self._model, self._schema = model, schema
         self._known: dict[int, int] = {}
+        self._widened = 0
 
     def widen(self, graph: Any, tensor: Any) -> None:
         types = self._schema.TensorType
-        if tensor.type not in (types.INT8, types.INT4) or self._model.buffers[tensor.buffer].data is None:
+        known = tensor.buffer in self._known or self._model.buffers[tensor.buffer].data is not None
+        if tensor.type not in (types.INT8, types.INT4) or not known:
             return
         if tensor.buffer not in self._known:
             values = self._per_channel(tensor) if tensor.type == types.INT8 else self._in_blocks(graph, tensor)
-            buffer = self._schema.BufferT()
-            buffer.data = values.astype(np.float32, copy=False).view(np.uint8).reshape(-1)
+            self._model.buffers[tensor.buffer].data = None  # they would be written once more
             self._known[tensor.buffer] = len(self._model.buffers)
-            self._model.buffers.append(buffer)
+            self._model.buffers.append(_when_packed(values, self._schema))
+            self._widened += 4 * math.prod(tensor.shape)
         tensor.buffer, tensor.type, tensor.quantization = self._known[tensor.buffer], types.FLOAT32, None
 
-    def forget_integers(self) -> None:
-        """They would be written, and held, once more."""
-        for narrow in self._known:
-            self._model.buffers[narrow].data = None
+    @property
+    def size(self) -> int:
+        """Bytes of all contents."""
+        return self._widened + sum(len(buffer.data) for buffer in self._model.buffers if buffer.data is not None)
 
-    def _per_channel(self, tensor: Any) -> np.ndarray:
+    def _per_channel(self, tensor: Any) -> Values:
         scale = np.asarray(tensor.quantization.scale, np.float32)
         along = [1] * len(tensor.shape)
         along[tensor.quantization.quantizedDimension] = -1
-        return self._bytes(tensor).view(np.int8).reshape(tensor.shape) * scale.reshape(along)
+        integers = self._bytes(tensor).view(np.int8).reshape(tensor.shape)
+        return lambda: integers * scale.reshape(along)
 
-    def _in_blocks(self, graph: Any, tensor: Any) -> np.ndarray:
+    def _in_blocks(self, graph: Any, tensor: Any) -> Values:
         """Two integers are in a byte, the first in its lower half."""
         details = tensor.quantization.details
         scales = graph.tensors[details.scales]
         scale = self._bytes(scales).view(np.float16).reshape(scales.shape).astype(np.float32)
-        pairs = self._bytes(tensor)
-        halves = np.stack([pairs << 4, pairs & 0xF0], axis=-1).view(np.int8) >> 4
-        return halves.reshape(tensor.shape) * np.repeat(scale, details.blockSize, axis=1)
+        pairs, shape = self._bytes(tensor), tensor.shape
+
+        def values() -> np.ndarray:
+            halves = np.stack([pairs << 4, pairs & 0xF0], axis=-1).view(np.int8) >> 4
+            return halves.reshape(shape) * np.repeat(scale, details.blockSize, axis=1)
+
+        return values
 
     def _bytes(self, tensor: Any) -> np.ndarray:
         return np.asarray(self._model.buffers[tensor.buffer].data, np.uint8)
