@@ -1,8 +1,9 @@
 """Artifacts on this host: load time, latency and throughput by sequence length, peak memory, size.
 
 Every observation is a fresh process, and the artifacts take turns over several rounds, so that a slow minute of the
-machine falls on all of them. Covered: batch 1, CPU, warm file cache, the entry point of encoders. Not covered: cold
-starts from disk, energy, heat; a phone (figures of this host say which artifact is lighter, not how fast a phone is).
+machine falls on all of them. Covered: batch 1, CPU, warm file cache, passes of encoders, prompts and single steps of
+models that write. Not covered: cold starts from disk, energy, heat; a phone (figures of this host say which artifact is
+lighter, not how fast a phone is).
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One artifact, medians over the rounds; None where it was not measured. `load_ms` contains `check_ms`, the
+    """One artifact, medians over the rounds; None where it was not measured. Of an artifact that writes `latency` is of
+    reading a prompt (the time to first token), `steps` of one token more after it. `load_ms` contains `check_ms`, the
     comparison of hashes; `above_imports_bytes` is the peak less that of the interpreter with its imports."""
 
     status: Literal["measured", "not_checked", "failed"]
@@ -56,6 +58,7 @@ class Measurement:
     load_ms: float | None = None
     check_ms: float | None = None
     latency: Mapping[int, Latency] = field(default_factory=dict)
+    steps: Mapping[int, Latency] = field(default_factory=dict)
     peak_bytes: int | None = None
     above_imports_bytes: int | None = None
 
@@ -98,10 +101,15 @@ def measurable(bundle: Bundle) -> list[str]:
 
 
 def longest_of(bundle: Bundle, artifact_ids: Iterable[str]) -> int:
-    """The most tokens that the model and every one of the artifacts take."""
+    """The most tokens that the model and every one of the artifacts take, and leave room to write one."""
     artifacts = [bundle.choose(artifact_id)[1] for artifact_id in _with_ids(bundle, artifact_ids)]
-    reach = [max(longest(e) for entries in a.entry_points.values() for e in entries) for a in artifacts]
-    return min(bundle.manifest.text_policy.max_length, *reach)
+    return min(bundle.manifest.text_policy.max_length, *(_reach(artifact) for artifact in artifacts))
+
+
+def _reach(artifact: Artifact) -> int:
+    if artifact.cache is not None:
+        return artifact.cache.context - 1
+    return max(longest(entry) for entries in artifact.entry_points.values() for entry in entries)
 
 
 def _with_ids(bundle: Bundle, artifact_ids: Iterable[str]) -> list[str]:
@@ -144,9 +152,12 @@ def _summary(artifact_id: str, artifact: Artifact, rows: list[Observation]) -> M
         if "failed" in row:
             return Measurement("failed", row["failed"])
     latency = {
-        int(length): _latency(int(length), [row["samples"][length] for row in rows], artifact, artifact_id)
+        int(length): _latency(
+            int(length), [row["samples"][length] for row in rows], _padded(artifact, artifact_id, int(length))
+        )
         for length in rows[0]["samples"]
     }
+    steps = {int(length): _latency(1, [row["steps"][length] for row in rows]) for length in rows[0].get("steps", {})}
     peak = _median(row["peak_bytes"] for row in rows)
     above = _median(
         row["peak_bytes"] - row["imports_bytes"] if row["peak_bytes"] and row["imports_bytes"] else None for row in rows
@@ -157,17 +168,22 @@ def _summary(artifact_id: str, artifact: Artifact, rows: list[Observation]) -> M
         load_ms=_median(row["load_ms"] for row in rows),
         check_ms=_median(row["check_ms"] for row in rows),
         latency=latency,
+        steps=steps,
         peak_bytes=None if peak is None else int(peak),
         above_imports_bytes=None if above is None else int(above),
     )
 
 
-def _latency(length: int, rounds: list[list[float]], artifact: Artifact, artifact_id: str) -> Latency:
+def _latency(tokens: int, rounds: list[list[float]], padded: int | None = None) -> Latency:
     together = [sample for samples in rounds for sample in samples]
     p50 = statistics.median(percentile(samples, 50) for samples in rounds)
-    static = static_length(smallest(artifact, artifact_id, length))
-    padded = static if static != length else None
-    return Latency(len(together), p50, percentile(together, 90), percentile(together, 99), 1000 * length / p50, padded)
+    return Latency(len(together), p50, percentile(together, 90), percentile(together, 99), 1000 * tokens / p50, padded)
+
+
+def _padded(artifact: Artifact, artifact_id: str, length: int) -> int | None:
+    """The static length in which so many tokens run, where it is another; prompts are read in chunks."""
+    static = None if artifact.cache else static_length(smallest(artifact, artifact_id, length))
+    return static if static != length else None
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -73,6 +73,7 @@ def render(bundle: Bundle, result: Result, evaluation: Evaluation | None) -> str
         attested_section(attested),
         task.section(evaluation),
         measured.latency(result),
+        measured.steps(result),
         measured.load(result),
         measured.ceiling(result),
         phones.section(result),

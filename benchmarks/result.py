@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.ceiling import Ceiling
@@ -17,7 +17,8 @@ REFERENCE_TOKENS = 128
 
 @dataclass(frozen=True)
 class Result:
-    """Keyed by artifact id, in the bundle's order. `costs` are at `tokens` tokens."""
+    """Keyed by artifact id, in the bundle's order. `costs` are at `tokens` tokens; `step_costs`, of artifacts that
+    write, of one token more after them."""
 
     bundle: str
     host: Mapping[str, Any]
@@ -30,6 +31,7 @@ class Result:
     costs: Mapping[str, Cost]
     measurements: Mapping[str, Measurement]
     predictions: tuple[Prediction, ...] = ()
+    step_costs: Mapping[str, Cost] = field(default_factory=dict)
 
     @property
     def not_checked(self) -> dict[str, str]:
@@ -55,7 +57,17 @@ class Result:
         }
 
     def _artifact(self, artifact_id: str) -> dict[str, Any]:
-        cost, measured = self.costs[artifact_id], asdict(self.measurements[artifact_id])
-        measured["latency"] = {str(n): measured["latency"].get(n) for n in self.lengths}
-        counted = {**asdict(cost), "operations": cost.operations, "best_ms": self.ceiling.best_ms(cost)}
-        return {"size_bytes": self.sizes[artifact_id], "cost": counted, **measured}
+        measured = asdict(self.measurements[artifact_id])
+        document = {"size_bytes": self.sizes[artifact_id], "cost": self._counted(self.costs[artifact_id]), **measured}
+        document["latency"] = self._by_length(measured["latency"])
+        if artifact_id in self.step_costs:
+            step = {"step_cost": self._counted(self.step_costs[artifact_id])}
+            return document | step | {"steps": self._by_length(measured["steps"])}
+        del document["steps"]
+        return document
+
+    def _by_length(self, found: Mapping[int, Any]) -> dict[str, Any]:
+        return {str(n): found.get(n) for n in self.lengths}
+
+    def _counted(self, cost: Cost) -> dict[str, Any]:
+        return {**asdict(cost), "operations": cost.operations, "best_ms": self.ceiling.best_ms(cost)}

@@ -13,6 +13,7 @@ from rich.markup import escape
 from benchmarks.ceiling import Ceiling
 from benchmarks.cost import Cost
 from benchmarks.measure import Measurement
+from benchmarks.predict import Prediction
 from benchmarks.result import Result
 
 _STYLE = {"measured": "", "failed": "bold white on red", "not_checked": "bold black on yellow"}
@@ -20,21 +21,19 @@ _NONE = "–"
 _LENGTHS_ABREAST = 4
 
 
-def print_ceiling(console: Any, ceiling: Ceiling, costs: Mapping[str, Cost], tokens: int) -> None:
-    """What one pass must do at the least, and the time that takes at the most the machine gave."""
+def print_ceiling(
+    console: Any, ceiling: Ceiling, costs: Mapping[str, Cost], tokens: int, steps: Mapping[str, Cost]
+) -> None:
+    """What one pass must do at the least, and the time that takes at the most the machine gave; the same for `steps` of
+    one token."""
     console.print(
         f"This machine, {ceiling.threads} threads: reads {number(ceiling.read_gbps)} GB/s, "
         f"multiplies float32 at {number(ceiling.float32_gflops)} G operations/s. No pass can be faster than:",
         highlight=False,
     )
-    table = _table(f"One pass of {tokens} tokens, at best", ("artifact", "G op", "weights MB", "in", "ms"))
-    for artifact_id, cost in costs.items():
-        # What an integer product could reach is not measured, so only memory and attention bound it.
-        best = number(ceiling.best_ms(cost)) + (" *" if cost.arithmetic == "int8" else "")
-        table.add_row(
-            escape(artifact_id), f"{cost.operations / 1e9:.2f}", f"{cost.weight_bytes / 1e6:.1f}", cost.arithmetic, best
-        )
-    console.print(table)
+    console.print(_ceiling_table(f"One pass of {tokens} tokens, at best", ceiling, costs))
+    if steps:
+        console.print(_ceiling_table(f"One token after {tokens}, at best", ceiling, steps))
     if any(cost.arithmetic == "int8" for cost in costs.values()):
         console.print("* weights read and attention only: the peak of int8 products is not measured")
     for artifact_id, cost in costs.items():
@@ -44,12 +43,23 @@ def print_ceiling(console: Any, ceiling: Ceiling, costs: Mapping[str, Cost], tok
             )
 
 
+def _ceiling_table(title: str, ceiling: Ceiling, costs: Mapping[str, Cost]) -> Any:
+    table = _table(title, ("artifact", "G op", "weights MB", "in", "ms"))
+    for artifact_id, cost in costs.items():
+        # What an integer product could reach is not measured, so only memory and attention bound it.
+        best = number(ceiling.best_ms(cost)) + (" *" if cost.arithmetic == "int8" else "")
+        table.add_row(
+            escape(artifact_id), f"{cost.operations / 1e9:.2f}", f"{cost.weight_bytes / 1e6:.1f}", cost.arithmetic, best
+        )
+    return table
+
+
 def print_result(console: Any, result: Result) -> None:
-    for table in _latency_tables(result):
+    for table in (*_latency_tables(result), *_step_tables(result)):
         console.print(table)
     console.print(_load_table(result))
-    if result.predictions:
-        console.print(_prediction_table(result))
+    for tokens in dict.fromkeys(p.tokens for p in result.predictions):
+        console.print(_prediction_table([p for p in result.predictions if p.tokens == tokens], tokens))
     for artifact_id, reason in result.failed.items():
         console.print(f"{artifact_id} failed: {reason}", style=_STYLE["failed"], highlight=False, markup=False)
     if result.not_checked:
@@ -78,7 +88,8 @@ def _latency_tables(result: Result) -> Iterator[Any]:
 
 def _latency_table(result: Result, lengths: Sequence[int]) -> Any:
     rated = result.tokens in lengths
-    title = f"Latency in ms at N tokens, median (p90), rounds: {result.rounds}"
+    what = "Time to first token in ms, prompts of N tokens" if result.step_costs else "Latency in ms at N tokens"
+    title = f"{what}, median (p90), rounds: {result.rounds}"
     title += f"; throughput at N={result.tokens}" if rated else ""
     table = _table(title, ("artifact", *(f"N={length}" for length in lengths), *(["tokens/s"] if rated else [])))
     for artifact_id, measurement in result.measurements.items():
@@ -90,6 +101,22 @@ def _latency_table(result: Result, lengths: Sequence[int]) -> Any:
         rate = [f"{measurement.latency[result.tokens].tokens_per_second:,.0f}"] if rated else []
         table.add_row(escape(artifact_id), *cells, *rate)
     return table
+
+
+def _step_tables(result: Result) -> Iterator[Any]:
+    """Of artifacts that write: a step's time, and how many there are in a second."""
+    for start in range(0, len(result.lengths) if result.step_costs else 0, _LENGTHS_ABREAST):
+        lengths = result.lengths[start : start + _LENGTHS_ABREAST]
+        columns = ("artifact", *(f"N={length}" for length in lengths))
+        table = _table("Writing after N tokens: ms a token, median (tokens/s)", columns)
+        for artifact_id, measurement in result.measurements.items():
+            if measurement.status != "measured":
+                table.add_row(escape(artifact_id), _status(measurement))
+                continue
+            found = [measurement.steps[length] for length in lengths]
+            cells = [f"{number(x.p50_ms)} ({x.tokens_per_second:,.0f})" for x in found]
+            table.add_row(escape(artifact_id), *cells)
+        yield table
 
 
 def _load_table(result: Result) -> Any:
@@ -105,18 +132,22 @@ def _load_table(result: Result) -> Any:
     return table
 
 
-def _prediction_table(result: Result) -> Any:
+def _prediction_table(predictions: Sequence[Prediction], tokens: int) -> Any:
     """A row a device and artifact; a column an artifact would be too wide."""
-    title = f"Predicted for phones at {result.tokens} tokens: CPU, from data sheets, no phone measured"
+    title = f"Predicted for phones, {_size(tokens)}: CPU, from data sheets, no phone measured"
     table = _table(title, ("device", "artifact", "ms", "from … to", "memory MB", "fits", "grade"))
     last = ""
-    for p in result.predictions:
+    for p in predictions:
         memory = f"{p.memory_bytes[0] / 1e6:.0f} … {p.memory_bytes[1] / 1e6:.0f}"
         device = p.device if p.device != last else ""
         interval = f"{number(p.low_ms)} … {number(p.high_ms)}"
         table.add_row(device, escape(p.artifact), number(p.latency_ms), interval, memory, fits(p.fits), p.grade)
         last = p.device
     return table
+
+
+def _size(tokens: int) -> str:
+    return f"{tokens} tokens" if tokens > 1 else "writing one token"
 
 
 def fits(value: bool | None) -> str:

@@ -82,6 +82,8 @@ class Names:
             return tensor.shape[-1]
         if maker is None:
             return self._around.width(name) if self._around else None
+        if maker.type.endswith("MatMulNBits"):
+            return int(maker.attributes["N"])
         if "MatMul" in maker.type and (weight := self.weight(maker.inputs[1])):
             return weight.shape[-1]
         widths = (self.width(source) for source in maker.inputs if source)

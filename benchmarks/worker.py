@@ -1,4 +1,5 @@
-"""One artifact in one fresh process: loaded once, run at every length, one JSON line on stdout.
+"""One artifact in one fresh process: loaded once, run at every length, one JSON line on stdout. An artifact that writes
+reads so many tokens from the first on (the time to first token), and then one token more.
 
     python -m benchmarks.worker BUNDLE ARTIFACT --lengths 16,64 --threads 2 --seconds 0.3
 
@@ -23,6 +24,7 @@ import numpy as np
 from mobile_llm.bundle import Artifact, Bundle
 from mobile_llm.engine import Engine
 from mobile_llm.errors import BackendUnavailable, MobileLlmError, RuntimeTooOld
+from mobile_llm.generation.engine import DecoderEngine
 from mobile_llm.tasks.tokenization import TextTokenizer
 
 # What a backend imports when it opens its first artifact.
@@ -69,16 +71,20 @@ def observe(folder: str, artifact_id: str, lengths: list[int], threads: int, sec
     tokenizer = TextTokenizer(bundle)
     version = _import_runtime(artifact.format)
     before = peak_bytes()
-    load_ms, engine = _timed(lambda: Engine.open(bundle, artifact_id, threads))
+    opening = Engine.open if artifact.cache is None else DecoderEngine.open
+    load_ms, engine = _timed(lambda: opening(bundle, artifact_id, threads))
+    ids = tokenizer.encode(_TEXT).ids
     with engine:
-        role = next(iter(artifact.entry_points))
-        ids = tokenizer.encode(_TEXT).ids
-        samples = {str(length): _samples(engine, role, _inputs(ids, length), seconds) for length in lengths}
+        timed = (
+            _passes(engine, ids, lengths, seconds)
+            if isinstance(engine, Engine)
+            else _writing(engine, ids, lengths, seconds)
+        )
     return {
         "runtime": version,
         "load_ms": load_ms,
         "check_ms": sum(bundle.checks_ms),
-        "samples": samples,
+        **timed,
         "peak_bytes": peak_bytes(),
         "imports_bytes": before,
     }
@@ -119,12 +125,41 @@ def _inputs(ids: tuple[int, ...], length: int) -> dict[str, np.ndarray]:
     return {"input_ids": row, "attention_mask": np.ones_like(row), "token_type_ids": np.zeros_like(row)}
 
 
-def _samples(engine: Engine, role: str, inputs: dict[str, np.ndarray], seconds: float) -> list[float]:
-    for _ in range(_WARM_UP):
-        engine.run(role, inputs)
+def _passes(engine: Engine, ids: tuple[int, ...], lengths: list[int], seconds: float) -> dict[str, Any]:
+    """Passes over so many tokens."""
+    role = next(iter(engine.artifact.entry_points))
+
+    def one(length: int) -> list[float]:
+        inputs = _inputs(ids, length)
+        return _samples(lambda: engine.run(role, inputs), seconds)
+
+    return {"samples": {str(length): one(length) for length in lengths}}
+
+
+def _writing(engine: DecoderEngine, ids: tuple[int, ...], lengths: list[int], seconds: float) -> dict[str, Any]:
+    """Prompts of so many tokens, read from nothing; then the next token, again and again at the same place."""
+
+    def reading(prompt: list[int]) -> list[float]:
+        return _samples(lambda: engine.append(prompt), seconds, before=lambda: engine.rewind(0))
+
+    def one_more(prompt: list[int]) -> list[float]:
+        return _samples(lambda: engine.append(prompt[:1]), seconds, before=lambda: engine.rewind(len(prompt)))
+
+    prompts = [np.resize(ids, length).tolist() for length in lengths]
+    timed = {str(len(prompt)): (reading(prompt), one_more(prompt)) for prompt in prompts}
+    return {"samples": {n: pair[0] for n, pair in timed.items()}, "steps": {n: pair[1] for n, pair in timed.items()}}
+
+
+def _samples(action: Callable[[], Any], seconds: float, before: Callable[[], Any] = lambda: None) -> list[float]:
+    """Milliseconds of `action`; what comes `before` is not timed."""
     samples: list[float] = []
-    while len(samples) < _LEAST_RUNS or (sum(samples) < 1000 * seconds and len(samples) < _MOST_RUNS):
-        samples.append(round(_timed(lambda: engine.run(role, inputs))[0], 4))
+    for run in range(_WARM_UP + _MOST_RUNS):
+        before()
+        taken = _timed(action)[0]
+        if run >= _WARM_UP:
+            samples.append(round(taken, 4))
+        if len(samples) >= _LEAST_RUNS and sum(samples) >= 1000 * seconds:
+            break
     return samples
 
 

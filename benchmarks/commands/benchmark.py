@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 def _measured(bundle: Bundle, args: argparse.Namespace, chosen: dict[str, Device], console: Any) -> Result:
     from benchmarks import measure, tables
     from benchmarks.ceiling import measure_ceiling
-    from benchmarks.cost import artifact_cost
+    from benchmarks.cost import artifact_cost, step_cost
     from benchmarks.result import REFERENCE_TOKENS, Result
 
     ids = _list(args.artifact) if args.artifact else measure.measurable(bundle)
@@ -73,8 +73,9 @@ def _measured(bundle: Bundle, args: argparse.Namespace, chosen: dict[str, Device
         # Costs are read from the files, which nothing may open before their hashes are right.
         bundle.check_artifact(artifact)
     costs = {artifact_id: artifact_cost(bundle, artifact_id, tokens) for artifact_id in ids}
+    steps = {i: step_cost(bundle, i, tokens) for i in ids if artifacts[i].cache}
     ceiling = measure_ceiling(threads)
-    tables.print_ceiling(console, ceiling, costs, tokens)
+    tables.print_ceiling(console, ceiling, costs, tokens, steps)
     with _progress(measure.observer(bundle, lengths, threads), len(ids) * rounds) as observe:
         measurements = measure.measure(artifacts, observe, rounds)
     return Result(
@@ -88,7 +89,8 @@ def _measured(bundle: Bundle, args: argparse.Namespace, chosen: dict[str, Device
         sizes={artifact_id: artifact.size for artifact_id, artifact in artifacts.items()},
         costs=costs,
         measurements=measurements,
-        predictions=_predictions(chosen, costs),
+        predictions=_predictions(chosen, costs) + _predictions(chosen, steps),
+        step_costs=steps,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from benchmarks.measure import Latency, Measurement
 from benchmarks.page.markup import Bar, Cell, bars, charts, fold, heading, paragraph, short, table
@@ -18,12 +19,24 @@ def latency(result: Result) -> str:
         "A bar is the median; its pale end reaches to the 90th percentile. This machine's figures say which artifact "
         "is lighter, not how fast a phone is."
     )
-    figures = charts(bars(f"{length} tokens", list(_bars(result, length)), "ms") for length in result.lengths)
+    figures = charts(
+        bars(f"{length} tokens", list(_bars(result, length, "latency")), "ms") for length in result.lengths
+    )
     medians = table(("artifact", *(f"{n} tokens" for n in result.lengths)), _medians(result))
     columns = ("artifact", "tokens", "p50 ms", "p90 ms", "p99 ms", "tokens/s", "runs", "ran padded to")
     rows = (row for item in result.measurements.items() for row in _latency_rows(*item))
     details = fold("Percentiles, throughput, number of runs", table(columns, rows))
     return "".join([heading("Latency on this machine"), paragraph(intro, "note"), figures, medians, details])
+
+
+def steps(result: Result) -> str:
+    """Of models that write: the time of a token. Nothing for others."""
+    if not result.step_costs:
+        return ""
+    intro = "One token more after so many; what is above is the time until the first."
+    figures = charts(bars(f"after {n} tokens", list(_bars(result, n, "steps")), "ms") for n in result.lengths)
+    columns = ("artifact", *(f"after {n} tokens" for n in result.lengths))
+    return "".join([heading("Writing, per token"), paragraph(intro, "note"), figures, table(columns, _rates(result))])
 
 
 def load(result: Result) -> str:
@@ -64,9 +77,19 @@ def _medians(result: Result) -> Iterable[list[Cell]]:
             yield [Cell(artifact_id, "id"), _refused(measurement, len(result.lengths))]
 
 
-def _bars(result: Result, length: int) -> Iterable[Bar]:
+def _rates(result: Result) -> Iterable[list[Cell]]:
     for artifact_id, measurement in result.measurements.items():
-        found = measurement.latency.get(length)
+        if measurement.status != "measured":
+            yield [Cell(artifact_id, "id"), _refused(measurement, len(result.lengths))]
+            continue
+        found = (measurement.steps[length] for length in result.lengths)
+        texts = (f"{short(x.p50_ms)} ms, {x.tokens_per_second:,.0f} tokens/s" for x in found)
+        yield [Cell(artifact_id, "id"), *(Cell(text, "n") for text in texts)]
+
+
+def _bars(result: Result, length: int, what: Literal["latency", "steps"]) -> Iterable[Bar]:
+    for artifact_id, measurement in result.measurements.items():
+        found = (measurement.latency if what == "latency" else measurement.steps).get(length)
         if found is None:
             yield Bar(artifact_id, note=measurement.status.replace("_", " "))
         else:

@@ -17,20 +17,29 @@ def section(result: Result) -> str:
     if not found:
         return ""
     intro = (
-        f"First estimates for {result.tokens} tokens on the {THREADS} fastest CPU cores, graded {GRADE}: from data "
+        f"First estimates for {_what(result)} on the {THREADS} fastest CPU cores, graded {GRADE}: from data "
         "sheets alone. No phone was measured, GPUs and neural engines are left out, and how often the truth lies "
         "inside an interval is not known. The dot is the geometric middle; the scale is logarithmic and the same in "
         "all charts."
     )
     ends = min(p.low_ms for p in found), max(p.high_ms for p in found)
-    artifacts = dict.fromkeys(p.artifact for p in found)
-    figures = (spans(artifact, _spans(found, artifact), "ms", *ends) for artifact in artifacts)
+    charted = dict.fromkeys((p.artifact, p.tokens) for p in found)
+    figures = (spans(_title(*one), _spans(found, *one), "ms", *ends) for one in charted)
     parts = [heading("Predicted for phones"), paragraph(intro, "note"), charts(figures), _phones(found)]
     return "".join([*parts, fold(f"All {len(found)} predictions, and what went into each", _all(found))])
 
 
-def _spans(found: Sequence[Prediction], artifact: str) -> list[Span]:
-    return [Span(p.device, p.latency_ms, p.low_ms, p.high_ms) for p in found if p.artifact == artifact]
+def _what(result: Result) -> str:
+    return f"{result.tokens} tokens" + (" of a prompt, and for writing one" if result.step_costs else "")
+
+
+def _title(artifact: str, tokens: int) -> str:
+    return artifact if tokens > 1 else f"{artifact}, writing one token"
+
+
+def _spans(found: Sequence[Prediction], artifact: str, tokens: int) -> list[Span]:
+    chosen = (p for p in found if (p.artifact, p.tokens) == (artifact, tokens))
+    return [Span(p.device, p.latency_ms, p.low_ms, p.high_ms) for p in chosen]
 
 
 def _phones(found: Sequence[Prediction]) -> str:
@@ -56,7 +65,7 @@ def _fitting(found: Sequence[Prediction]) -> str:
 
 
 def _all(found: Sequence[Prediction]) -> str:
-    columns = ("phone", "artifact", "ms", "from … to", "bound by", "memory MB", "fits", "grade", "from what")
+    columns = ("phone", "artifact", "tokens", "ms", "from … to", "bound by", "memory MB", "fits", "grade", "from what")
     return table(columns, map(_row, found))
 
 
@@ -67,6 +76,7 @@ def _row(p: Prediction) -> list[Cell]:
     return [
         Cell(p.device, "id"),
         Cell(p.artifact, "id"),
+        Cell(str(p.tokens), "n"),
         *(Cell(text, "n") for text in times),
         *middle,
         Cell(p.why, "long"),

@@ -98,7 +98,7 @@ def test_names_of_a_bundle_are_no_markup_of_the_terminal(classifier_bundle: Path
     console = Console(width=80, record=True, file=io.StringIO())
     result = make_result(classifier_bundle)
     hostile = {"[/x]": result.costs["onnx/fp32"]}
-    tables.print_ceiling(console, result.ceiling, hostile, 64)
+    tables.print_ceiling(console, result.ceiling, hostile, 64, {})
     assert "[/x]" in console.export_text()
 
 
