@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ class Adapter:
 
 def find_adapters(folders: Sequence[str], task: str) -> tuple[Adapter, ...]:
     """Those adapters, in order. Raises ModelNotFound, InvalidInput, UnsupportedModel."""
+    if folders and find_spec("peft") is None:
+        raise UnsupportedModel('adapters take the package peft: pip install "mobile-llm[adapters]"')
     return tuple(_find(Path(folder), task) for folder in folders)
 
 

@@ -19,7 +19,7 @@ _SHOWN = 3
 
 
 def check_fits(adapter: Adapter, make_skeleton: Callable[[], Any]) -> None:
-    """Raises InvalidInput for an adapter of another model, ModelNotFound where peft is not installed."""
+    """Raises InvalidInput for an adapter of another model."""
     import torch
     from peft import get_peft_model, get_peft_model_state_dict
 

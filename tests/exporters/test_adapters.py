@@ -222,7 +222,7 @@ def test_damage_is_one_sentence_and_leaves_nothing(
 
 
 def test_a_module_in_memory_takes_none() -> None:
-    with pytest.raises(InvalidSpec, match="leave out task, .* and adapter"):
+    with pytest.raises(InvalidSpec, match=r"leave out task, .* and adapter"):
         exporters.export(torch.nn.Linear(2, 2), output="x", example_inputs=torch.rand(1, 2), adapter="somewhere")
 
 
