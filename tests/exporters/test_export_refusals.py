@@ -130,7 +130,7 @@ def test_a_truncated_file_is_refused(name: str, copied: Path, refused: Refused, 
 def test_weights_of_another_shape_than_the_config_says_are_refused(copied: Path, refused: Refused) -> None:
     config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
     (copied / "config.json").write_text(json.dumps(config | {"intermediate_size": 60}), encoding="utf-8")
-    assert "transformers cannot read" in refused(copied)
+    assert "transformers cannot load" in refused(copied)
 
 
 def test_a_head_with_random_weights_is_refused(embedder_model: Path, refused: Refused) -> None:
