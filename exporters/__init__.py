@@ -33,8 +33,10 @@ def export(
     calibration: str | Path | None = None,
     max_size: float | None = None,
     example_inputs: Any = None,
+    adapter: str | Path | Sequence[str | Path] = (),
 ) -> ExportResult:
-    """Export `model` (a Hugging Face folder or hub id, a torch module, a Keras model) and return what was measured.
+    """Export `model` (a Hugging Face folder or hub id, a GGUF file, a torch module, a Keras model) and return what
+    was measured.
 
     Args:
         task: "text-classification", "token-classification", "feature-extraction" or "text-generation"; for a module
@@ -55,6 +57,7 @@ def export(
         max_size: with a calibration, the MB that an int4 artifact may take: layers that need it most get 8 bits until
             it is reached.
         example_inputs: of a module or a Keras model: a tensor, several in order, or a mapping of names to tensors.
+        adapter: a folder of a LoRA adapter, or several, which are merged into the model in their order.
 
     Raises InvalidSpec, InvalidInput, ModelNotFound, UnsupportedModel, OutputExists, VerificationFailed.
     """
@@ -64,10 +67,11 @@ def export(
     if output is None:
         raise InvalidSpec("output has to be given: the folder that the bundle is written to")
     if is_module(model):
-        if task not in (None, TASK) or pooling or normalize or eval_data or text_pairs or calibration or max_size:
+        of_texts = (pooling, normalize, eval_data, text_pairs, calibration, max_size, adapter)
+        if task not in (None, TASK) or any(of_texts):
             raise InvalidSpec(
                 "a model in memory takes and gives tensors: leave out task, pooling, eval_data, text_pairs, "
-                "calibration and max_size"
+                "calibration, max_size and adapter"
             )
         return _export_module(model, example_inputs, Path(output), formats, recipes, force, strict)
     if task is None or example_inputs is not None or not isinstance(model, (str, Path)):
@@ -84,6 +88,7 @@ def export(
         str(model), task, Path(output), tuple(formats), tuple(recipes), chosen, eval_data,
         text_pairs=text_pairs, force=force, strict=strict, text_input=text_input, context=context,
         calibration=None if calibration is None else str(calibration), max_size=max_size,
+        adapters=(str(adapter),) if isinstance(adapter, (str, Path)) else tuple(map(str, adapter)),
     )  # fmt: skip
     return run_export(spec)
 

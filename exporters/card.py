@@ -101,7 +101,10 @@ def _origin(bundle: Bundle, header: Mapping[str, Any], record: Mapping[str, Any]
     if task.pooling:
         yield f"Pooling: {task.pooling}{', scaled to length 1' if task.normalize else ''}.\n"
     yield "## Where it comes from\n"
-    yield f"- Weights that came in: sha256 `{origin.weights_sha256}` (over the weight files, by name)"
+    over = "of the GGUF file" if origin.weights_format == "gguf" else "over the weight files, by name"
+    yield f"- Weights that came in: sha256 `{origin.weights_sha256}` ({over})"
+    for adapter in origin.adapters:
+        yield f"- With the adapter `{adapter.id}` merged into them: sha256 `{adapter.weights_sha256}` (of its weights)"
     if record:
         yield f"- {_finetuning(record)}"
     if header or (bundle.folder / SOURCE_CARD).is_file():

@@ -20,6 +20,7 @@ from mobile_llm.bundle.codec import read_json, to_json
 from mobile_llm.bundle.integrity import describe_file
 from mobile_llm.bundle.manifest import (
     SCHEMA_VERSION,
+    AdapterOrigin,
     Artifact,
     Manifest,
     Origin,
@@ -142,11 +143,13 @@ def write_verification(rows: Sequence[Row], folder: Path) -> None:
 
 def origin_of(source: HuggingFaceSource) -> Origin:
     return Origin(
-        id=source.id,
+        id=source.found.id,
         architecture=source.config.model_type,
-        weights_sha256=source.weights_sha256,
-        licence=source.licence,
+        weights_sha256=source.found.weights_sha256,
+        licence=source.found.licence,
         parameters=source.parameters,
+        weights_format="gguf" if source.found.gguf else "safetensors",
+        adapters=tuple(AdapterOrigin(adapter.id, adapter.sha256) for adapter in source.found.adapters),
     )
 
 

@@ -64,7 +64,7 @@ def run_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
 def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     """Everything but what is attested. The PyTorch model is in memory no longer than this."""
     watch(f"loading {spec.model}")
-    source = open_source(spec.model, spec.task, spec.pooling, spec.text_pairs)
+    source = open_source(spec.model, spec.task, spec.pooling, spec.text_pairs, spec.adapters, watch)
     _refuse_strings_for_pairs(spec, source)
     _check_data(spec, source)
     model = describe(source.model, spec.task, source.pooling)

@@ -15,8 +15,8 @@ from typing import Any
 
 from exporters.appetite import Shape, artifact_bytes, calibrating_seconds, imports_bytes, peak_bytes, seconds
 from exporters.formats.lowered import static_lengths
-from exporters.sources.folder import find_folder, read_optional
-from exporters.sources.headers import Sizes, read_sizes
+from exporters.sources.found import find_model
+from exporters.sources.headers import Sizes, count_sizes
 from exporters.spec import ExportSpec
 from exporters.staging import refuse_taken
 from mobile_llm.errors import NotEnoughMemory
@@ -83,17 +83,17 @@ class Plan:
 
 
 def make_plan(spec: ExportSpec) -> Plan:
-    """Raises OutputExists, ModelNotFound, InvalidInput; a hub id is downloaded first."""
+    """Raises OutputExists, ModelNotFound, InvalidInput, UnsupportedModel; a hub id is downloaded first."""
     refuse_taken(spec.output, spec.force)
-    folder = find_folder(spec.model)
-    sizes, shape = read_sizes(folder, spec.task), _shape(read_optional(folder / "config.json"))
+    found = find_model(spec.model, spec.task, spec.adapters)
+    sizes, shape = count_sizes(found.shapes, spec.task), _shape(found.config)
     names = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
     second = find_spec("tensorflow") is not None
     peak, step = peak_bytes(sizes, shape, names, second)
     artifacts = {name: artifact_bytes(sizes, name) for name in names}
     if spec.text_input:
         taking_ids = [name for name in names if name.startswith("onnx/")]
-        artifacts |= {f"{name}-text": artifacts[name] + 2 * _tokenizer_bytes(folder) for name in taking_ids}
+        artifacts |= {f"{name}-text": artifacts[name] + 2 * found.tokenizer_bytes for name in taking_ids}
     place, scratch = spec.output.absolute().parent, Path(tempfile.gettempdir())
     return Plan(
         artifacts,
@@ -101,7 +101,7 @@ def make_plan(spec: ExportSpec) -> Plan:
         peak,
         peak - imports_bytes(spec.formats, second),
         step,
-        disk=sum(artifacts.values()) + _SMALL_FILES + _tokenizer_bytes(folder),
+        disk=sum(artifacts.values()) + _SMALL_FILES + found.tokenizer_bytes,
         scratch=_scratch(sizes, names),
         minutes=(seconds(sizes, names) + (calibrating_seconds(sizes) if spec.calibration else 0)) / 60,
         memory_available=available_memory(),
@@ -127,10 +127,6 @@ def _shape(config: dict[str, Any]) -> Shape:
 def _scratch(sizes: Sizes, names: list[str]) -> int:
     """Exact views are written to be opened, one at a time; coremltools gathers its weights before it saves them."""
     return 4 * sizes.exported if any(n.startswith("coreml/") or not n.endswith("/fp32") for n in names) else 0
-
-
-def _tokenizer_bytes(folder: Path) -> int:
-    return sum((folder / name).stat().st_size for name in ("tokenizer.json", "vocab.txt") if (folder / name).is_file())
 
 
 def _device(place: Path) -> int:

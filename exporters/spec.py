@@ -22,14 +22,15 @@ POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """One export. `model` is a folder or a hub id; each recipe is written in each format.
+    """One export. `model` is a folder, a hub id or a GGUF file; each recipe is written in each format.
 
     Columns are by default those of the task's data (`text`, `text_pair` and `label`, of words `tokens` and `tags`).
     `text_pairs` says that the model takes pairs of texts, where its config does not.
     `pooling` replaces what the model's modules.json says; `eval_data` are labelled rows on which every
     artifact's accuracy is compared; `strict` makes `not_checked` a failure; `text_input` adds to each ONNX artifact
     one that takes strings; `context` is how many tokens a model that writes has room for. `calibration` is a text file
-    by which int4 is computed, and `max_size` how many MB such an artifact may take.
+    by which int4 is computed, and `max_size` how many MB such an artifact may take. `adapters` are folders of LoRA
+    adapters, merged into the model in their order.
     """
 
     model: str
@@ -49,6 +50,7 @@ class ExportSpec:
     context: int | None = None
     calibration: str | None = None
     max_size: float | None = None
+    adapters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _one_of("task", (self.task,), TASKS)

@@ -30,6 +30,8 @@ ABILITIES = {
     "export to ONNX": "export-onnx",
     "export to TFLite": "export-tflite",
     "export to Core ML": "export-coreml",
+    "export GGUF files": "gguf",
+    "export with LoRA adapters": "adapters",
     "export torch modules and Keras models": "export-modules",
     "benchmark": "benchmark",
 }

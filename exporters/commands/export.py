@@ -11,7 +11,10 @@ EXTRA = "export-onnx,export-tflite,export-coreml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a Hugging Face model folder, or a hub id")
+    parser.add_argument("model", help="a Hugging Face model folder, a hub id, or a GGUF file")
+    parser.add_argument(
+        "--adapter", action="append", default=[], metavar="DIR", help="a LoRA adapter to merge; several in their order"
+    )
     parser.add_argument("--task", required=True, help="text-classification, token-classification, …")
     parser.add_argument("--formats", default="onnx,tflite,coreml", metavar="LIST", help="default: onnx,tflite,coreml")
     parser.add_argument(
@@ -92,6 +95,7 @@ def _spec(args: argparse.Namespace) -> Any:
         context=args.context,
         calibration=args.calibration,
         max_size=args.max_size,
+        adapters=tuple(args.adapter),
     )
 
 

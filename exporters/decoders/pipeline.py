@@ -57,7 +57,7 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     """Everything but what is attested. The PyTorch model is in memory no longer than this."""
     text = read_text(spec.calibration) if spec.calibration else None
     watch(f"loading {spec.model}")
-    source = open_source(spec.model, GENERATION)
+    source = open_source(spec.model, GENERATION, adapters=spec.adapters, watch=watch)
     blocks = describe_decoder(source.model)
     context = min(spec.context or _CONTEXT, blocks.context)
     ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]

@@ -14,10 +14,13 @@ from exporters.sources.huggingface import load_tokenizer
 
 
 def save_result(model: Any, base: Path, folder: Path, spec: FinetuneSpec, figures: Mapping[str, float | None]) -> None:
-    """Write a Hugging Face folder; an adapter that is not merged is saved as one. `figures` are the count of examples
+    """Write a Hugging Face folder; an adapter that is not merged is saved as one, beside the config that says what its
+    labels are. `figures` are the count of examples
     and the metric."""
     if spec.merge:
         model = model.merge_and_unload()
+    elif spec.method == "lora":
+        model.config.save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=True)
     load_tokenizer(base).save_pretrained(folder)
     settings = {name: value for name, value in asdict(spec).items() if name not in ("output", "resume", "force", "log")}

@@ -1,1 +1,1 @@
-"""What walks in at the door. Today: a Hugging Face folder (or a hub id, where there is a network)."""
+"""What walks in: a Hugging Face folder or hub id, a GGUF file, LoRA adapters over either, a module in memory."""

@@ -56,7 +56,7 @@ def _locate(model: str) -> Path:
 
 def _require_files(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
-        raise ModelNotFound(f"{folder} holds an adapter without its model; fine-tune with --merge")
+        raise ModelNotFound(f"{folder} holds an adapter; pass the model that it was made for")
     if not (folder / "config.json").is_file():
         raise ModelNotFound(f"{folder} has no config.json; pass a Hugging Face model folder")
     if not weight_files(folder):
@@ -73,16 +73,21 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _require_whole(folder: Path) -> None:
     """A download that stopped half-way is named here, file and all; transformers would speak of something else."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         read_json(folder / "config.json")
         read_tokenizer(folder / "tokenizer.json")
     except InvalidInput as error:
         raise InvalidInput(f"{folder}: {error}; fetch the model again") from None
     for path in weight_files(folder):
-        try:
-            with safe_open(path, framework="np"):
-                pass
-        except SafetensorError as error:
-            raise InvalidInput(f"{path} is damaged or cut short ({error}); fetch the model again") from None
+        refuse_damaged(path)
+
+
+def refuse_damaged(path: Path) -> None:
+    """Raises InvalidInput for a safetensors file that is not whole."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except SafetensorError as error:
+        raise InvalidInput(f"{path} is damaged or cut short ({error}); fetch it again") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -36,11 +37,22 @@ class Sizes:
         return self.linear + self.words + self.rest
 
 
-def read_sizes(folder: Path, task: str) -> Sizes:
-    """Raises InvalidInput for a file whose header cannot be read."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(folder):
-        shapes |= {name: tuple(entry["shape"]) for name, entry in _header(path).items() if name != "__metadata__"}
+def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Of all tensors in the folder's weight files. Raises InvalidInput for a file whose header cannot be read."""
+    return {name: shape for path in weight_files(folder) for name, shape in shapes_of(path).items()}
+
+
+def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of the tensors in one safetensors file, which is found to be whole. Raises InvalidInput."""
+    entries = {name: entry for name, entry in _header(path).items() if name != "__metadata__"}
+    try:
+        return {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
+    except (TypeError, KeyError, ValueError) as error:
+        raise InvalidInput(f"{path} is damaged or cut short ({error}); fetch the model again") from None
+
+
+def count_sizes(shapes: Mapping[str, tuple[int, ...]], task: str) -> Sizes:
+    """The parameters of these tensors, by what a task makes of them."""
     counts = {"linear": 0, "words": 0, "rest": 0, "unused": 0}
     for name, shape in shapes.items():
         counts[_kind(name, shape, task)] += prod(shape)

@@ -1,4 +1,5 @@
-"""A Hugging Face folder: config.json, safetensors weights, tokenizer; sentence-transformers' modules.json too.
+"""A transformers model that walked in, with its tokenizer and what its small files say; sentence-transformers'
+modules.json too.
 
 Not covered: pickled weights (they could run code; convert them to safetensors), slow-only tokenizers without
 a tokenizer.json, `trust_remote_code`.
@@ -6,18 +7,22 @@ a tokenizer.json, `trust_remote_code`.
 
 from __future__ import annotations
 
-import hashlib
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from exporters.architectures.blocks import Pooling
-from exporters.sources.conv1d import as_linear_layers
-from exporters.sources.folder import find_folder, licence_of, read_optional, weight_files
+from exporters.progress import Watch, silent
+from exporters.sources.folder import read_optional
+from exporters.sources.found import Found, find_model
+from exporters.sources.loading import gather_small_files, load
 from exporters.sources.quiet import quiet
 from exporters.spec import GENERATION
-from mobile_llm.bundle.integrity import sha256_of
 from mobile_llm.errors import UnsupportedModel
 from mobile_llm.problem_types import REGRESSION, SINGLE_LABEL
 
@@ -25,10 +30,10 @@ from mobile_llm.problem_types import REGRESSION, SINGLE_LABEL
 @dataclass(frozen=True)
 class HuggingFaceSource:
     """A model that walked in: `model` is the PyTorch module in float32 and eval mode, the reference of every
-    comparison; with `text_pairs` it takes pairs of texts."""
+    comparison; with `text_pairs` it takes pairs of texts. `folder` holds the small files."""
 
     folder: Path
-    id: str
+    found: Found
     task: str
     model: Any
     pooling: Pooling | None
@@ -78,29 +83,42 @@ class HuggingFaceSource:
         """Texts that go before a text to embed, by name ("query", "passage")."""
         return read_optional(self.folder / "config_sentence_transformers.json").get("prompts", {})
 
-    @property
-    def licence(self) -> str | None:
-        return licence_of(self.folder)
 
-    @property
-    def weights_sha256(self) -> str:
-        """One digest over the weight files' names and contents."""
-        lines = [f"{path.name} {sha256_of(path)}\n" for path in weight_files(self.folder)]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+def open_source(
+    model: str,
+    task: str,
+    pooling: Pooling | None = None,
+    text_pairs: bool = False,
+    adapters: Sequence[str] = (),
+    watch: Watch = silent,
+) -> HuggingFaceSource:
+    """Load `model` (a folder, a hub id, a GGUF file) for a task, with `adapters` merged into it; `text_pairs` says that
+    it takes pairs where its config does not.
 
-
-def open_source(model: str, task: str, pooling: Pooling | None = None, text_pairs: bool = False) -> HuggingFaceSource:
-    """Load `model` (a folder, or a hub id) for a task; `text_pairs` says that it takes pairs where its config does not.
-
-    Raises ModelNotFound for what is missing, InvalidInput for what is damaged, UnsupportedModel for what this
-    version cannot take.
+    Raises ModelNotFound for what is missing, InvalidInput for what is damaged or does not fit, UnsupportedModel for
+    what this version cannot take.
     """
-    folder = find_folder(model)
+    found = find_model(model, task, adapters)
+    if found.folder and not found.gguf and not found.adapters:
+        return _open(found, found.folder, task, pooling, text_pairs, watch)
+    folder = Path(tempfile.mkdtemp(prefix="mobile-llm-"))
+    removal = weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
+    try:
+        gather_small_files(found, folder)
+        return _open(found, folder, task, pooling, text_pairs, watch)
+    except BaseException:
+        removal()
+        raise
+
+
+def _open(
+    found: Found, folder: Path, task: str, pooling: Pooling | None, text_pairs: bool, watch: Watch
+) -> HuggingFaceSource:
     if task == "feature-extraction":
         pooling = pooling or _read_pooling(folder)
-    loaded = _load(folder, task)
+    loaded = load(found, folder, task, watch)
     pairs = task == "text-classification" and (text_pairs or _made_for_pairs(folder, loaded.config))
-    source = HuggingFaceSource(folder.absolute(), _model_id(model, folder), task, loaded, pooling, pairs)
+    source = HuggingFaceSource(folder, found, task, loaded, pooling, pairs)
     _check_head(source)
     return source
 
@@ -111,33 +129,6 @@ def load_tokenizer(folder: Path) -> Any:
 
     with quiet():
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def _load(folder: Path, task: str) -> Any:
-    """The PyTorch model. A head that the checkpoint lacks is refused: its weights would be random."""
-    import torch
-    from optimum.exporters.tasks import TasksManager
-
-    loader = TasksManager.get_model_class_for_task(task, framework="pt")
-    try:
-        with quiet():
-            model, info = loader.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                attn_implementation="eager",
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UnsupportedModel(f"transformers cannot load {folder} for {task}: {reason}") from None
-    missing = sorted(key for key in info["missing_keys"] if task != "feature-extraction" or "pooler" not in key)
-    if missing:
-        raise UnsupportedModel(
-            f"{folder} has no trained weights for {task} ({missing[0]} is missing); fine-tune it first: "
-            f"mobile-llm finetune {folder} --task {task} --data train.csv -o DIR"
-        )
-    return as_linear_layers(model).eval() if task == GENERATION else model.eval()
 
 
 def _made_for_pairs(folder: Path, config: Any) -> bool:
@@ -200,7 +191,3 @@ def _pooling_mode(config: dict[str, Any]) -> Any:
     chosen = [mode for key, mode in switches.items() if config.get(key)]
     others = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
     return chosen[0] if len(chosen) == len(others) == 1 else config.get("pooling_mode")
-
-
-def _model_id(model: str, folder: Path) -> str:
-    return model if model.count("/") == 1 and not Path(model).exists() else folder.resolve().name

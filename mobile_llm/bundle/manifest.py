@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from mobile_llm.errors import WrongTask
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,17 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class AdapterOrigin:
+    """An adapter that was merged into the model; `weights_sha256` is of its weight file."""
+
+    id: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
 class Origin:
-    """The model that came in. `weights_sha256` is over its weight files, by name."""
+    """The model that came in. `weights_sha256` is over its weight files, by name; of a GGUF file its own.
+    `adapters` were merged into it in this order."""
 
     id: str
     architecture: str
@@ -91,6 +100,8 @@ class Origin:
     licence: str | None = None
     data_licence: str | None = None
     parameters: int = 0
+    weights_format: str = "safetensors"
+    adapters: tuple[AdapterOrigin, ...] = ()
 
 
 @dataclass(frozen=True)

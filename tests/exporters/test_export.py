@@ -73,11 +73,11 @@ def test_the_weights_decide_the_digest_of_the_origin(classifier_model: Path, tmp
     copy = Path(shutil.copytree(classifier_model, tmp_path / "copy"))
     task = "text-classification"
     first, second = open_source(str(classifier_model), task), open_source(str(copy), task)
-    assert first.weights_sha256 == second.weights_sha256
+    assert first.found.weights_sha256 == second.found.weights_sha256
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
-    assert second.weights_sha256 != first.weights_sha256
+    assert second.found.weights_sha256 != first.found.weights_sha256
 
 
 def test_prompts_and_licence_are_carried_over(embedder_model: Path, tmp_path: Path) -> None:

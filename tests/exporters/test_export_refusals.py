@@ -84,7 +84,7 @@ def test_an_architecture_without_a_file_is_named(tmp_path: Path, refused: Refuse
 def test_an_architecture_that_transformers_lacks_is_refused(copied: Path, refused: Refused) -> None:
     config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
     (copied / "config.json").write_text(json.dumps(config | {"model_type": "frobnicate"}), encoding="utf-8")
-    assert "transformers cannot load" in refused(copied)
+    assert "transformers cannot read" in refused(copied)
 
 
 def test_settings_that_blocks_would_get_wrong_are_refused(make_model: Callable[..., Path], refused: Refused) -> None:
@@ -113,7 +113,7 @@ def test_pickled_weights_are_not_opened(copied: Path, refused: Refused) -> None:
 def test_a_folder_that_is_not_there_and_an_adapter_are_refused(copied: Path, refused: Refused, tmp_path: Path) -> None:
     assert "is not a folder" in refused(tmp_path / "gone")
     (copied / "adapter_config.json").write_text("{}", encoding="utf-8")
-    assert "holds an adapter without its model" in refused(copied)
+    assert "holds an adapter; pass the model that it was made for" in refused(copied)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from benchmarks.plan_check import compare
 from exporters import appetite, plan
 from exporters.appetite import Shape
 from exporters.plan import Plan, make_plan
-from exporters.sources.headers import Sizes, read_sizes
+from exporters.sources.headers import Sizes, count_sizes, read_shapes
 from exporters.spec import ExportSpec
 from mobile_llm.bundle import Bundle
 from mobile_llm.commands import main
@@ -46,12 +46,12 @@ def test_parameters_are_counted_by_the_headers_alone(classifier_model: Path, emb
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(classifier_model)
-    sizes = read_sizes(classifier_model, "text-classification")
+    sizes = count_sizes(read_shapes(classifier_model), "text-classification")
     assert sizes.exported == sizes.stored == sum(p.numel() for p in model.parameters())
     assert sizes.words == model.bert.embeddings.word_embeddings.weight.numel()
     embedder = AutoModel.from_pretrained(embedder_model)
     unused = sum(p.numel() for p in embedder.pooler.parameters())
-    sizes = read_sizes(embedder_model, "feature-extraction")
+    sizes = count_sizes(read_shapes(embedder_model), "feature-extraction")
     assert (sizes.stored - sizes.exported, unused > 0) == (unused, True)
 
 
@@ -59,7 +59,7 @@ def test_parameters_are_counted_by_the_headers_alone(classifier_model: Path, emb
 def test_a_damaged_header_is_named(damage: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(damage)
     with pytest.raises(InvalidInput, match=r"model\.safetensors is damaged or cut short"):
-        read_sizes(tmp_path, "text-classification")
+        read_shapes(tmp_path)
 
 
 def test_the_peak_grows_with_the_model_and_with_what_is_asked() -> None:
