@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
 
 from exporters.architectures.blocks import Linear, map_blocks, weights_of
 from exporters.architectures.decoders import describe_decoder
@@ -89,6 +90,18 @@ def test_xnnpack_takes_all_that_follows_the_lookups(
         interpreter.allocate_tensors()
         (taken,) = [op for op in interpreter._get_ops_details() if op["op_name"] == "DELEGATE"]
         assert {output["index"] for output in interpreter.get_output_details()} <= set(taken["outputs"])
+
+
+def test_one_more_cache_costs_two_offsets_for_each_part(decoder: Callable[[str], Any], tmp_path: Path) -> None:
+    described = describe_decoder(decoder("llama"))
+    one, two = (signatures.Shape(4, 16),), (signatures.Shape(4, 16), signatures.Shape(4, 32))
+    for name, shapes in (("one", one), ("two", two)):
+        lowering.write_decoder(described, tmp_path / name, shapes, CONTEXT)
+    model = schema.ModelT.InitFromPackedBuf((tmp_path / "two").read_bytes(), 0)
+    first, second = (len(graph.tensors) + len(graph.operators) for graph in model.subgraphs)
+    assert first == second
+    tables_of_its_own = 1500  # the caches and what has their length, one layer's worth of shapes
+    assert (tmp_path / "two").stat().st_size - (tmp_path / "one").stat().st_size < 4 * second + tables_of_its_own
 
 
 # Keys and values are 127ths of their row's largest number: an error of 1/254 of it at most
