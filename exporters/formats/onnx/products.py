@@ -92,7 +92,14 @@ class Products:
         return self._graph.node("DynamicQuantizeMatMul", inputs, domain=CONTRIB)
 
     def _channel_scale(self, name: str, weight: Quantized) -> str:
-        return self._graph.constant(f"{name}.scale", weight.scale[:, 0])
+        return self._scale(name, weight.scale[:, 0])
+
+    def _scale(self, name: str, scale: np.ndarray) -> str:
+        """Stored in float16, where that loses nothing. onnxruntime widens constants once, when it opens the file."""
+        g, half = self._graph, scale.astype(np.float16)
+        if (half != scale).any():
+            return g.constant(f"{name}.scale", scale)
+        return g.shared(f"{name}.scale", lambda: g.node("Cast", [g.constant(f"{name}.scale", half)], to=FLOAT))
 
     def _block_product(self, hidden: str, name: str, weight: Quantized) -> str:
         return self._graph.node(
@@ -129,7 +136,7 @@ class Products:
         stored = (weight.integers + np.int16(1 << (weight.bits - 1))).astype(np.uint8)
         packed = stored[:, 0::2] | stored[:, 1::2] << 4 if weight.bits == 4 else stored
         shaped = packed.reshape(*weight.scale.shape, -1)
-        return self._graph.constant(name, shaped), self._graph.constant(f"{name}.scale", weight.scale)
+        return self._graph.constant(name, shaped), self._scale(name, weight.scale)
 
     def _table(self, table: Weight) -> str:
         return self._graph.constant(table.name, table.quantized.integers if table.quantized else table.floats)
