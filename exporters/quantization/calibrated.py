@@ -43,8 +43,7 @@ def to_int4_calibrated(
 
 
 def stored_bytes(model: DecoderModel) -> int:
-    """What the weights take, each stored once: scales in float16, what is not integers in float32. ONNX keeps scales in
-    float32, which makes a layer in 8 bits cheaper there than it counts here."""
+    """What the weights take, each stored once: scales in float16, what is not integers in float32."""
     return sum(_bytes(weight) for weight in weights_of(model).values())
 
 

@@ -1,5 +1,5 @@
 """A model that writes, against the golden references: its tokenizer and chat template, then every artifact: a prompt in
-one go, some tokens one by one, more of them in one go, and what it writes on its own."""
+one go, some tokens one by one, more of them in one go, some with logits after each, and what it writes on its own."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from mobile_llm.errors import BackendUnavailable, UnsupportedModel, Verification
 from mobile_llm.generation.engine import DecoderEngine
 
 _STEPS = 8  # tokens of a probe that are read one by one
+_SCORED = 20  # the last so many of a probe are scored: no multiple of what a static shape takes
 # Logits: where the likeliest token is less far above the second, another order of sums may swap them, or a cache that
 # keeps float16.
 NOISE, _NOISE_OF_FLOAT16 = 1e-3, 3e-2
@@ -86,6 +87,9 @@ class _DecoderCheck:
         readings = [self._read(ids) for ids in self._golden.probes.sequences]
         yield from self._measured("decode", "next_token", _compared(expected, readings))
         yield from self._measured("prefill", "prefill", self._in_one_go(readings))
+        if "score" in self._engine.artifact.entry_points:
+            scored = [self._score(ids) for ids in self._golden.probes.sequences]
+            yield from self._measured("score", "next_token", _compared(expected, scored))
         if self._against == "twin" or self._engine.artifact.precision == "fp32":
             yield self._greedy(self._golden.probes.written[self._source])
 
@@ -99,6 +103,14 @@ class _DecoderCheck:
             logits.append(self._engine.append(ids[read:stop]))
             read = stop
         return _Reading(ids, np.array(list(dict.fromkeys(stops))) - 1, np.stack(logits))
+
+    def _score(self, ids: tuple[int, ...]) -> _Reading:
+        """What comes first in one go, then the logits after each of the last."""
+        first = max(0, len(ids) - _SCORED)
+        self._engine.rewind(0)
+        if first:
+            self._engine.append(ids[:first])
+        return _Reading(ids, np.arange(first, len(ids)), self._engine.score(ids[first:]))
 
     def _in_one_go(self, readings: Sequence[_Reading]) -> dict[str, float]:
         """How far the last logits are from those when a probe is read at once: at worst, but on average where

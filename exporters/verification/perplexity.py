@@ -89,11 +89,9 @@ def predict(windows: np.ndarray, run: Predict) -> Predicted:
 
 
 def _reading(engine: DecoderEngine) -> Predict:
-    """Token by token, as a phone would write."""
-
     def run(ids: Sequence[int]) -> np.ndarray:
         engine.rewind(0)
-        return np.stack([engine.append([token]) for token in ids])
+        return engine.score(ids)
 
     return run
 

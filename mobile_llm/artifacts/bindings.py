@@ -7,6 +7,7 @@ of it at the first text.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from mobile_llm.artifacts.graph import ArtifactGraph, Dimension, Function, Tensor
 from mobile_llm.bundle.manifest import Artifact, EntryPoint, TensorBinding
@@ -32,15 +33,19 @@ def _check_entry(entry: EntryPoint, function: Function | None, where: str) -> No
     if function is None:
         raise _misfit(where, "there is no such entry in the file")
     inputs, outputs = _declared(function, function.inputs), _declared(function, function.outputs)
-    unbound = set(inputs) ^ {binding.name for binding in entry.inputs.values()}
+    optional = _declared(function, function.overridable)
+    bound = {binding.name for binding in entry.inputs.values()}
+    unbound = set(inputs) ^ (bound - set(optional))
     if unbound or not inputs:
         raise _misfit(where, f"the file takes {', '.join(inputs)}")
     for binding in entry.inputs.values():
-        _check_tensor(binding, inputs[binding.name], where)
+        _check_tensor(binding, {**inputs, **optional}[binding.name], where)
     for binding in entry.outputs.values():
         if binding.name not in outputs:
             raise _misfit(where, f"the file has no output {binding.name!r}, it gives {', '.join(outputs)}")
-        _check_tensor(binding, outputs[binding.name], where)
+        # Sizes that the file states hold as long as none of its constants is replaced.
+        declared = replace(outputs[binding.name], shape=None) if bound & set(optional) else outputs[binding.name]
+        _check_tensor(binding, declared, where)
 
 
 def _declared(function: Function, names: tuple[str, ...]) -> Mapping[str, Tensor]:

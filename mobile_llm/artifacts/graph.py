@@ -67,7 +67,8 @@ class Function:
     """One callable of an artifact: the graph of ONNX, a subgraph with its signature in TFLite, a function of
     a MIL program. `ops` are in an order in which they can be run. `inputs` and `outputs` name tensors;
     `signature` maps the names a caller uses to those tensors where the two differ; `states` names tensors that the
-    artifact keeps from one call to the next, which are no inputs."""
+    artifact keeps from one call to the next, which are no inputs; `overridable` names constants that a caller may feed.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -76,6 +77,7 @@ class Function:
     tensors: Mapping[str, Tensor]
     signature: Mapping[str, str] = field(default_factory=dict)
     states: tuple[str, ...] = ()
+    overridable: tuple[str, ...] = ()
 
     def constants(self) -> Iterator[Tensor]:
         return (tensor for tensor in self.tensors.values() if tensor.constant)

@@ -89,12 +89,14 @@ def _function(graph: Message, folder: Path) -> Function:
     constants = {tensor.name: tensor for tensor in (_constant(t, folder) for t in graph.messages(5))}
     described = [_described(info) for n in (11, 12, 13) for info in graph.messages(n)]
     tensors = {tensor.name: tensor for tensor in described} | constants
+    inputs = [info.text(1) for info in graph.messages(11)]
     return Function(
         name=graph.text(2),
-        inputs=tuple(info.text(1) for info in graph.messages(11) if info.text(1) not in constants),
+        inputs=tuple(name for name in inputs if name not in constants),
         outputs=tuple(info.text(1) for info in graph.messages(12)),
         ops=tuple(_op(node, folder) for node in graph.messages(1)),
         tensors=tensors,
+        overridable=tuple(name for name in inputs if name in constants),
     )
 
 

@@ -38,6 +38,10 @@ class Decoder(Protocol):
         """Read tokens into the cache, in one go (prefill) or one alone (decode): float32 logits (vocabulary,) of what
         comes after the last. There is room for them, and there is at least one: the caller sees to it."""
 
+    def score(self, ids: Sequence[int]) -> np.ndarray:
+        """The same in one go whatever their number, with logits after each: (len(ids), vocabulary). Only of an artifact
+        that has the entry point `score`."""
+
     def rewind(self, position: int) -> None:
         """Forget all tokens from `position` on; 0 forgets all."""
 

@@ -19,7 +19,8 @@ _FIRST_CAPACITY = 256
 
 
 class OnnxDecoder:
-    """Runs a session whose inputs and outputs are those of `entry`, with a cache as `cache` describes it."""
+    """Runs a session whose inputs and outputs are those of `entry`, of the role `score` where the artifact has it, with
+    a cache as `cache` describes it."""
 
     def __init__(self, session: ort.InferenceSession, entry: EntryPoint, cache: KvCache) -> None:
         self._session = session
@@ -29,7 +30,8 @@ class OnnxDecoder:
         self._bound = session.io_binding()
         self._mask = np.ones(cache.context, np.int64)
         self._logits = np.empty(int(entry.outputs["logits"].shape[-1]), np.float32)
-        self._bind_output("logits", self._logits, (1, 1, len(self._logits)))
+        self._one = np.array(1, np.int64)
+        self._bind_last_logits()  # first of the outputs
         self._buffers: dict[str, np.ndarray] = {}
         self._reserve(min(_FIRST_CAPACITY, cache.context))
 
@@ -42,6 +44,22 @@ class OnnxDecoder:
         return self._position
 
     def append(self, ids: Sequence[int]) -> np.ndarray:
+        self._read(ids)
+        return self._logits.copy()
+
+    def score(self, ids: Sequence[int]) -> np.ndarray:
+        kept = np.array(len(ids), np.int64)
+        self._bind_input("logits_to_keep", kept, ())
+        # The file states one row, its default, so that a buffer for more is refused; what onnxruntime allocates is not.
+        self._bound.bind_output(self._entry.outputs["logits"].name)
+        try:
+            self._read(ids)
+            logits: np.ndarray = self._bound.get_outputs()[0].numpy()[0]
+        finally:
+            self._bind_last_logits()
+        return logits
+
+    def _read(self, ids: Sequence[int]) -> None:
         total = self._position + len(ids)
         if total > self._capacity:
             self._reserve(min(max(total, 2 * self._capacity), self.context))
@@ -50,7 +68,6 @@ class OnnxDecoder:
         self._bind_input("attention_mask", self._mask, (1, total))
         self._session.run_with_iobinding(self._bound)
         self._position = total
-        return self._logits.copy()
 
     def rewind(self, position: int) -> None:
         self._position = min(position, self._position)
@@ -71,6 +88,11 @@ class OnnxDecoder:
             self._bind_input(role, buffer, shape)
             self._bind_output(role, buffer, shape)
 
+    def _bind_last_logits(self) -> None:
+        if "logits_to_keep" in self._entry.inputs:
+            self._bind_input("logits_to_keep", self._one, ())
+        self._bind_output("logits", self._logits, (1, 1, len(self._logits)))
+
     def _bind_input(self, role: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
         """Let the session read `values`, which have to stay where they are until it has run."""
         name = self._entry.inputs[role].name
@@ -83,7 +105,7 @@ class OnnxDecoder:
 
 def decoder_of(session: ort.InferenceSession, artifact: Artifact) -> OnnxDecoder:
     """Raises IntegrityFailed for an artifact whose manifest describes no decoder of this kind."""
-    entries = artifact.entry_points.get("decode", ())
+    entries = artifact.entry_points.get("score") or artifact.entry_points.get("decode", ())
     if artifact.cache is None or artifact.cache.kind != "grown" or len(entries) != 1:
         raise IntegrityFailed(
             f"{artifact.path} has no single decode entry with a grown cache in its manifest; export the bundle again"

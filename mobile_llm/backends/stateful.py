@@ -39,15 +39,22 @@ class StatefulDecoder:
 
     def append(self, ids: Sequence[int]) -> np.ndarray:
         """Float32 logits (vocabulary,) after the last of `ids`. Where it raises, the position stays."""
+        return self._read(ids, "decode" if len(ids) == 1 else "prefill").reshape(-1)
+
+    def score(self, ids: Sequence[int]) -> np.ndarray:
+        """Float32 logits (len(ids), vocabulary) after each. Where it raises, the position stays."""
+        return self._read(ids, "score")[0]
+
+    def _read(self, ids: Sequence[int], role: str) -> np.ndarray:
         total = self._position + len(ids)
         feeds: dict[str, np.ndarray] = {
             "input_ids": np.array([ids], np.int32),
             "causal_mask": np.zeros((1, 1, 1, total + 1), np.float16),
         }
-        (entry,) = self._entries["decode" if len(ids) == 1 else "prefill"]
+        (entry,) = self._entries[role]
         logits = self._run(entry, feeds)["logits"]
         self._position = total
-        return np.asarray(logits, np.float32).reshape(-1)
+        return np.asarray(logits, np.float32)
 
     def rewind(self, position: int) -> None:
         if not 0 <= position <= self._position:

@@ -62,6 +62,7 @@ class TfliteDecoder:
         self._file = file
         self._prefills = sorted(artifact.entry_points["prefill"], key=length_of)
         self._decodes = sorted(artifact.entry_points["decode"], key=room_of)
+        self._scores = sorted(artifact.entry_points.get("score", ()), key=length_of)
         self._steps: dict[str, Step] = {}
         self._position = 0
         self._axes = axes_of(self._decodes[-1])
@@ -83,6 +84,18 @@ class TfliteDecoder:
             left = left[len(chunk) :]
             self._read(step, chunk)
         return step.outputs["logits"].array.reshape(-1).copy()
+
+    def score(self, ids: Sequence[int]) -> np.ndarray:
+        left, found = list(ids), []
+        while left:
+            self._fit(max(self._position, 1))
+            fitting = [entry for entry in self._scores if room_of(entry) == self._cache.size]
+            step = self._step(chunk_of(fitting, len(left)))
+            chunk = left[: length_of(step.entry)]
+            left = left[len(chunk) :]
+            self._read(step, chunk)
+            found.append(step.outputs["logits"].array[: len(chunk)].copy())
+        return np.concatenate(found)
 
     def rewind(self, position: int) -> None:
         self._position = min(position, self._position)

@@ -5,7 +5,7 @@ One engine is one owner of native state: used by two threads at once it raises B
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,18 @@ class DecoderEngine(Owner):
 
         Raises ContextFull where they do not fit, InvalidInput for none.
         """
+        return self._reading(ids, self._decoder.append)
+
+    def score(self, ids: Sequence[int]) -> np.ndarray:
+        """Read tokens, and give the logits (len(ids), vocabulary) of what comes after each: one by one where the
+        artifact has no entry for it. Raises as `append`."""
+        at_once = "score" in self.artifact.entry_points
+        return self._reading(ids, self._decoder.score if at_once else self._step_by_step)
+
+    def _step_by_step(self, ids: Sequence[int]) -> np.ndarray:
+        return np.stack([self._decoder.append([token]) for token in ids])
+
+    def _reading(self, ids: Sequence[int], read: Callable[[Sequence[int]], np.ndarray]) -> np.ndarray:
         if not ids:
             raise InvalidInput("no tokens to read; a prompt has at least one")
         room = self.context - len(self._read)
@@ -74,7 +86,7 @@ class DecoderEngine(Owner):
                 "shorten the prompt, or export with a longer --context"
             )
         with self._owned():
-            logits = self._decoder.append(ids)
+            logits = read(ids)
             self._read += ids
             return logits
 

@@ -87,6 +87,13 @@ def test_every_position_agrees_however_it_is_read(name: str, decoder: Make, tmp_
     assert apart(stepped(opened), expected) < SAME
     opened.rewind(0)
     assert apart(opened.append(IDS), expected[-1]) < SAME
+    opened.rewind(9)
+    last = opened.score(IDS[9:])
+    opened.rewind(0)
+    assert apart(opened.score(IDS[:5]), expected[:5]) < SAME
+    assert apart(last, expected[9:]) < SAME
+    assert apart(opened.append([IDS[5]]), expected[5]) < SAME
+    opened.append(IDS[6:9])
     opened.rewind(7)
     assert opened.position == 7
     for start, end in ((7, 19), (19, 20), (20, 40)):
@@ -230,8 +237,22 @@ def test_a_tied_table_is_stored_once(recipe: str | None, decoder: Make, tmp_path
     artifact = write(described, tmp_path)
     tensors = graph_of(tmp_path / artifact.path).tensors.values()
     of_table = [t.stored_bytes for t in tensors if t.name.startswith("model.embed_tokens.weight")]
-    exact_size = {None: 32 * 4, "int8": 32 + 4, "int4": 16 + 8, "mixed": 32 + 4}
+    exact_size = {None: 32 * 4, "int8": 32 + 2, "int4": 16 + 4, "mixed": 32 + 2}
     assert sum(of_table) == VOCABULARY * exact_size[recipe]
+
+
+def test_scales_are_widened_once(decoder: Make, tmp_path: Path) -> None:
+    artifact = write(quantized(describe_decoder(decoder("llama")), RECIPES["mixed"][1]), tmp_path)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(tmp_path / artifact.path), options, providers=["CPUExecutionProvider"])
+    written, optimized = (graph_of(tmp_path / path) for path in (artifact.path, "optimized.onnx"))
+    widened = [
+        [op for op in graph.ops if op.type == "Cast" and op.inputs[0].endswith(".scale")]
+        for graph in (written, optimized)
+    ]
+    assert len(widened[0]) > 4
+    assert not widened[1]
 
 
 def test_the_same_model_gives_the_same_bytes(decoder: Make, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
 
 from exporters.architectures.blocks import Linear, map_blocks, weights_of
 from exporters.architectures.decoders import describe_decoder
@@ -40,6 +41,7 @@ def _small_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several caches and lengths of prefill within 48 tokens."""
     monkeypatch.setattr(signatures, "_SMALLEST_CACHE", 16)
     monkeypatch.setattr(signatures, "_CHUNKS", (4, 16))
+    monkeypatch.setattr(signatures, "_SCORED", (4, 8))
 
 
 @pytest.mark.parametrize("name", list(DECODERS))
@@ -51,14 +53,18 @@ def test_logits_are_the_models_at_every_position(name: str, decoder: Callable[[s
         assert np.abs(stepped(found) - expected).max() < SAME
         for read in (whole, chunked, taken_back):
             assert np.abs(read(found) - expected[-1]).max() < SAME, read.__name__
+        for first in (0, 13):
+            found.rewind(first)
+            assert np.abs(found.score(IDS[first:].tolist()) - expected[first:]).max() < SAME
 
 
 def test_the_manifest_says_what_there_is(decoder: Callable[[str], Any], tmp_path: Path) -> None:
     described = describe_decoder(decoder("llama"))
     lowered = lowering.lower_decoder(described, "fp32", tmp_path, CONTEXT)
-    names = [entry.signature for role in ("decode", "prefill") for entry in lowered.entry_points[role]]
+    names = [entry.signature for role in ("decode", "prefill", "score") for entry in lowered.entry_points[role]]
     prefills = [f"prefill_{rows}{cached}" for cached in ("", "_16", "_32", "_48") for rows in (4, 16)]
-    assert names == ["decode_16", "decode_32", "decode_48", *prefills]
+    scores = [f"score_{rows}_{cached}" for cached in (16, 32, 48) for rows in (4, 8)]
+    assert names == ["decode_16", "decode_32", "decode_48", *prefills, *scores]
     assert lowered.cache is not None
     assert (lowered.cache.kind, lowered.cache.layers, lowered.cache.context) == ("rows", 2, CONTEXT)
     smallest = lowered.entry_points["prefill"][0]
@@ -82,13 +88,25 @@ def test_xnnpack_takes_all_that_follows_the_lookups(
 
     described = describe_decoder(decoder(name))
     described = described if bits == 32 else narrowed(described, bits)
-    for shape in (signatures.Shape(1, 16), signatures.Shape(4, 0), signatures.Shape(4, 16)):
+    for shape in (signatures.Shape(1, 16), signatures.Shape(4, 0), signatures.Shape(4, 16, scored=True)):
         path = tmp_path / f"{shape.signature}.tflite"
         lowering.write_decoder(described, path, (shape,), CONTEXT, layout)
         interpreter = Interpreter(str(path), num_threads=1)
         interpreter.allocate_tensors()
         (taken,) = [op for op in interpreter._get_ops_details() if op["op_name"] == "DELEGATE"]
         assert {output["index"] for output in interpreter.get_output_details()} <= set(taken["outputs"])
+
+
+def test_one_more_cache_costs_two_offsets_for_each_part(decoder: Callable[[str], Any], tmp_path: Path) -> None:
+    described = describe_decoder(decoder("llama"))
+    one, two = (signatures.Shape(4, 16),), (signatures.Shape(4, 16), signatures.Shape(4, 32))
+    for name, shapes in (("one", one), ("two", two)):
+        lowering.write_decoder(described, tmp_path / name, shapes, CONTEXT)
+    model = schema.ModelT.InitFromPackedBuf((tmp_path / "two").read_bytes(), 0)
+    first, second = (len(graph.tensors) + len(graph.operators) for graph in model.subgraphs)
+    assert first == second
+    tables_of_its_own = 1500  # the caches and what has their length, one layer's worth of shapes
+    assert (tmp_path / "two").stat().st_size - (tmp_path / "one").stat().st_size < 4 * second + tables_of_its_own
 
 
 # Keys and values are 127ths of their row's largest number: an error of 1/254 of it at most

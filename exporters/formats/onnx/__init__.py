@@ -57,7 +57,8 @@ def lower_decoder(model: DecoderModel, precision: str, bundle: Path, context: in
     entry = _decoder_entry(model, cache)
     windowed = any(layer.attention.window is not None for layer in model.layers)
     minimum = _DECODER_MINIMUM | (_WITH_WINDOWS if windowed else {})
-    return Lowered(path, {"prefill": (entry,), "decode": (entry,)}, minimum, cache)
+    entries = {"prefill": (entry,), "decode": (entry,), "score": (_score_entry(entry, model.vocabulary),)}
+    return Lowered(path, entries, minimum, cache)
 
 
 def _cache(model: DecoderModel, context: int) -> KvCache:
@@ -76,6 +77,13 @@ def _decoder_entry(model: DecoderModel, cache: KvCache) -> EntryPoint:
     logits = TensorBinding("logits", "float32", ("batch", 1, model.vocabulary))
     past, present = (_caches(cache, *of) for of in (("past_key_values", "past"), ("present", "total")))
     return EntryPoint({"input_ids": ids, "attention_mask": mask, **past}, {"logits": logits, **present})
+
+
+def _score_entry(decode: EntryPoint, vocabulary: int) -> EntryPoint:
+    """The same, with logits at as many of the last positions as one likes."""
+    kept = TensorBinding("num_logits_to_keep", "int64", ())
+    logits = TensorBinding("logits", "float32", ("batch", "kept", vocabulary), decode.inputs["input_ids"].range)
+    return EntryPoint({**decode.inputs, "logits_to_keep": kept}, {**decode.outputs, "logits": logits})
 
 
 def _caches(cache: KvCache, prefix: str, length: str) -> dict[str, TensorBinding]:

@@ -3,13 +3,16 @@
 GroupQueryAttention holds the cache, turns queries and keys by their positions and keeps windows and soft caps; query,
 key and value go into it as one product, unless queries and keys are normalized first or the three are stored in
 different ways. A sum and the RMS norm after it are one operator. Gate and up are one product. Logits are those of the
-last position: both parts of the residual are cut before the last norm.
+last position, or of as many as `num_logits_to_keep` says (0: all), a constant that a caller may override: both parts of
+the residual are cut before the last norm.
 
 Covered: a batch of one, or of sequences of one length, of which chunks after the first are one token each.
-Not covered: padding, logits at every position.
+Not covered: padding.
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from exporters.architectures.blocks import FeedForward, GatedFeedForward
 from exporters.architectures.decoders.blocks import AnyNorm, CausalAttention, DecoderModel
@@ -19,6 +22,7 @@ from exporters.formats.onnx.graph import FLOAT, INT64, Graph
 from exporters.formats.onnx.norms import normalized, sum_and_normalized
 from exporters.formats.onnx.products import Products, alike, joined
 
+KEPT = "num_logits_to_keep"  # the name that transformers.js knows
 _END = 2**63 - 1
 
 
@@ -61,7 +65,8 @@ class OnnxDecoderBuilder:
 
     def asked_for(self, hidden: str, added: str) -> tuple[str, str]:
         g = self._graph
-        last = [g.vector(-1), g.vector(_END), g.vector(1)]
+        kept = g.node("Unsqueeze", [g.overridable(KEPT, np.array(1, np.int64)), g.vector(0)])
+        last = [g.node("Neg", [kept]), g.vector(_END), g.vector(1)]
         return g.node("Slice", [hidden, *last]), g.node("Slice", [added, *last])
 
     def logits(self, normed: str, model: DecoderModel) -> None:
@@ -74,6 +79,7 @@ class OnnxDecoderBuilder:
             capped = g.node("Tanh", [g.node("Mul", [logits, g.number(1 / model.soft_cap)])])
             logits = g.node("Mul", [capped, g.number(model.soft_cap)])
         g.node("Identity", [logits], "logits")
+        # What it is by default: onnxruntime-genai reads from it that prompts give one row.
         g.output("logits", FLOAT, (BATCH, 1, model.vocabulary))
         self._attention.outputs()
 

@@ -59,6 +59,11 @@ class Graph:
                 tensor.raw_data = np.ascontiguousarray(values).tobytes()
         return name
 
+    def overridable(self, name: str, values: np.ndarray) -> str:
+        """A constant that a caller may replace: an input to those who know of it, and to nobody else."""
+        self.input(name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape)
+        return self.constant(name, values)
+
     def vector(self, *sizes: int) -> str:
         """A constant vector of int64, such as a shape or axes."""
         return self.constant(f"vector_{'_'.join(map(str, sizes))}", np.array(sizes, np.int64))

@@ -43,13 +43,13 @@ class Products:
         return self._graph.node("Add", [product, self.floats(linear.bias)]) if linear.bias else product
 
     def by_table(self, hidden: str, table: Weight) -> str:
-        """The product of one token with every row of a table that is looked up too, and stored once."""
+        """The product with every row of a table that is looked up too, and stored once."""
         g, quantized = self._graph, table.quantized
         if quantized and _in_blocks(quantized):
             return self._block_product(hidden, table.name, quantized)
         if quantized:
             transposed = g.node("Transpose", [self._table(table)], perm=[1, 0])
-            return self._integer_product(hidden, transposed, table.name, quantized)
+            return self._token_product(hidden, transposed, table.name, quantized)
         # Transposed in the product: a Transpose would be a second copy in memory while the file is opened.
         inputs = [hidden, self._widened(self._table(table), table)]
         return g.node("FusedMatMul", inputs, domain=CONTRIB, transB=1)
@@ -74,17 +74,18 @@ class Products:
         if not quantized:
             stored = g.constant(f"{weight.name}.T", weight.floats.T)
             return g.node("MatMul", [hidden, self._widened(stored, weight)])
-        product = self._block_product if _in_blocks(quantized) else self._token_product
-        return product(hidden, weight.name, quantized)
+        if _in_blocks(quantized):
+            return self._block_product(hidden, weight.name, quantized)
+        integers = g.constant(f"{weight.name}.T", quantized.integers.T)
+        return self._token_product(hidden, integers, weight.name, quantized)
 
-    def _token_product(self, hidden: str, name: str, weight: Quantized) -> str:
+    def _token_product(self, hidden: str, integers: str, name: str, weight: Quantized) -> str:
         """A product whose int8 activations are rounded token by token: rows are divided by their largest entry before
         it and multiplied by that after it. A decoder's first token carries far larger values than the others: with one
         range for all in a prompt, SmolLM2's answers diverge by .45 nats instead of .03."""
         g = self._graph
         largest = g.node("ReduceMax", [g.node("Abs", [hidden])], axes=[-1], keepdims=1)
         scale = g.node("Max", [largest, g.number(_SMALLEST_RANGE)])
-        integers = g.constant(f"{name}.T", weight.integers.T)
         return g.node("Mul", [self._integer_product(g.node("Div", [hidden, scale]), integers, name, weight), scale])
 
     def _integer_product(self, hidden: str, integers: str, name: str, weight: Quantized) -> str:
@@ -92,7 +93,14 @@ class Products:
         return self._graph.node("DynamicQuantizeMatMul", inputs, domain=CONTRIB)
 
     def _channel_scale(self, name: str, weight: Quantized) -> str:
-        return self._graph.constant(f"{name}.scale", weight.scale[:, 0])
+        return self._scale(name, weight.scale[:, 0])
+
+    def _scale(self, name: str, scale: np.ndarray) -> str:
+        """Stored in float16, where that loses nothing. onnxruntime widens constants once, when it opens the file."""
+        g, half = self._graph, scale.astype(np.float16)
+        if (half != scale).any():
+            return g.constant(f"{name}.scale", scale)
+        return g.shared(f"{name}.scale", lambda: g.node("Cast", [g.constant(f"{name}.scale", half)], to=FLOAT))
 
     def _block_product(self, hidden: str, name: str, weight: Quantized) -> str:
         return self._graph.node(
@@ -129,7 +137,7 @@ class Products:
         stored = (weight.integers + np.int16(1 << (weight.bits - 1))).astype(np.uint8)
         packed = stored[:, 0::2] | stored[:, 1::2] << 4 if weight.bits == 4 else stored
         shaped = packed.reshape(*weight.scale.shape, -1)
-        return self._graph.constant(name, shaped), self._graph.constant(f"{name}.scale", weight.scale)
+        return self._graph.constant(name, shaped), self._scale(name, weight.scale)
 
     def _table(self, table: Weight) -> str:
         return self._graph.constant(table.name, table.quantized.integers if table.quantized else table.floats)

@@ -42,8 +42,9 @@ class Joined:
 
 class TfliteDecoderBuilder:
     """Implements `DecoderBuilder` over one subgraph; values are tensor indices. Inputs: `tokens` and `input_pos`
-    int32 (1, rows), the caches, and where rows > 1 `last_row` int32 (1,), the row whose logits are asked for; rows
-    behind it are padding. Outputs: `logits` float32 (1, vocabulary), and the new rows of the caches."""
+    int32 (1, rows), the caches, and of a prefill `last_row` int32 (1,), the row whose logits are asked for; rows
+    behind it are padding. Outputs: `logits` float32 (1, vocabulary), of a score (rows, vocabulary), and the new rows of
+    the caches."""
 
     def __init__(self, graph: Subgraph, shape: Shape, context: int, layout: CacheLayout, joined: Joined) -> None:
         self._graph, self._shape, self._joined = graph, shape, joined
@@ -51,7 +52,6 @@ class TfliteDecoderBuilder:
         self._layers = Layers(self._nodes)
         self._tokens = graph.input("tokens", (1, shape.rows))
         self._positions = Positions(self._nodes, self._layers, shape.rows, shape.cached, context)
-        self._last = graph.input("last_row", (1,)) if shape.rows > 1 else -1
         caches = _CACHES[layout.dtype](Ends(self._nodes, layout, shape.cached))
         self._attention = CachedAttention(self._nodes, self._positions, caches, shape.rows, shape.cached)
 
@@ -86,7 +86,7 @@ class TfliteDecoderBuilder:
         return self._layers.linear(expanded, feed_forward.down)
 
     def asked_for(self, hidden: int, added: int) -> tuple[int, int]:
-        if self._shape.rows == 1:
+        if self._shape.role != "prefill":
             return hidden, added
         selector = self._selector()
         return self._nodes.matmul(selector, hidden), self._nodes.matmul(selector, added)
@@ -97,9 +97,9 @@ class TfliteDecoderBuilder:
 
     def _selector(self) -> int:
         """(1, rows): 1 at the row asked for, else 0. A product with it stays inside XNNPACK, a gather would not."""
-        n = self._nodes
+        n, last = self._nodes, self._graph.input("last_row", (1,))
         places = self._graph.constant(f"places_{self._shape.rows}", np.arange(self._shape.rows, dtype=np.float32)[None])
-        apart = n.unary(Ops.ABS, n.binary("Sub", places, n.reshape(n.cast(self._last), (1, 1))))
+        apart = n.unary(Ops.ABS, n.binary("Sub", places, n.reshape(n.cast(last), (1, 1))))
         return n.larger(n.binary("Sub", self._graph.number(1.0), apart), 0.0)
 
     def _several(self, hidden: int, *linears: Linear) -> tuple[int, ...]:

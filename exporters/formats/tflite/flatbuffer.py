@@ -1,12 +1,13 @@
 """Writing a .tflite file operator by operator, through the schema's own generated classes.
 
-Buffers are shared between subgraphs, so several static shapes cost one set of weights. Operator versions and
-options follow tensorflow/compiler/mlir/lite/schema/schema.fbs.
+Whatever is equal is written once and referred to from many places: buffers, so that several static shapes cost one set
+of weights, and the tables of tensors, operators and scales, of which they would cost as much again. What is computed
+has no name for that reason. Operator versions and options follow tensorflow/compiler/mlir/lite/schema/schema.fbs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ _TYPES = {
     np.dtype("int8"): Types.INT8,
 }
 _LARGEST = 2**31 - 1
-_BYTES_OF_A_PART = 256  # at most, of a tensor or an operator
+_BYTES_OF_A_TABLE = 256  # at most
+_SHORT = 1 << 20  # bytes of what is looked for among what was written
 
 
 class Model:
@@ -44,7 +46,8 @@ class Model:
         self._model.buffers = [schema.BufferT()]  # buffer 0 means "no contents"
         self._codes: dict[tuple[int, int], int] = {}
         self._buffers: dict[str, int] = {}
-        self._scales: dict[str, _SharedQuantization] = {}
+        self._scales: dict[str, _Once] = {}
+        self._tables: dict[Hashable, _Once] = {}
 
     def buffer(self, name: str, values: np.ndarray) -> int:
         """Index of the buffer with these contents; the same name is stored once."""
@@ -65,8 +68,12 @@ class Model:
     def per_channel(self, name: str, weight: Quantized) -> Any:
         """The scales of an integer matrix, shared by the subgraphs that use it."""
         if name not in self._scales:
-            self._scales[name] = _SharedQuantization(weight.scale[:, 0])
+            self._scales[name] = _Once(_symmetric(weight.scale[:, 0]))
         return self._scales[name]
+
+    def once(self, table: Any) -> Any:
+        """The table, which is finished, or the one like it that is known; either is written once."""
+        return self._tables.setdefault(_contents(table), _Once(table))
 
     def operator(self, op: int, version: int) -> int:
         """Index of an operator code."""
@@ -84,8 +91,8 @@ class Model:
         signature = schema.SignatureDefT()
         signature.signatureKey = subgraph.name
         signature.subgraphIndex = len(self._model.subgraphs)
-        signature.inputs = [_named(name, index) for name, index in inputs.items()]
-        signature.outputs = [_named(name, index) for name, index in outputs.items()]
+        signature.inputs = [self.once(_named(name, index)) for name, index in inputs.items()]
+        signature.outputs = [self.once(_named(name, index)) for name, index in outputs.items()]
         self._model.subgraphs.append(subgraph)
         self._model.signatureDefs.append(signature)
 
@@ -95,8 +102,7 @@ class Model:
         if size > _LARGEST - (1 << 24):
             raise UnsupportedModel(f"{path.name} would exceed 2 GB, the limit of a .tflite file; choose int8")
         # Room for everything at once: a builder that grows copies all the weights.
-        parts = sum(len(graph.tensors) + len(graph.operators) for graph in self._model.subgraphs)
-        builder = flatbuffers.Builder(size + (1 << 22) + _BYTES_OF_A_PART * parts)
+        builder = _Builder(size + (1 << 22) + _BYTES_OF_A_TABLE * len(self._tables))
         builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(memoryview(builder.Bytes)[builder.Head() :])
@@ -127,7 +133,7 @@ class Subgraph:
 
     def input(self, name: str, shape: Sequence[int], dtype: int = Types.INT32) -> int:
         """An input of the signature."""
-        self._inputs[name] = self.tensor(f"{self.name}_{name}", shape, dtype)
+        self._inputs[name] = self.tensor(name, shape, dtype)
         return self._inputs[name]
 
     def output(self, name: str, tensor: int) -> None:
@@ -158,9 +164,7 @@ class Subgraph:
 
     def scale(self, tensor: int, scale: float) -> None:
         """The scale of an int8 tensor that is computed or fed."""
-        found = schema.QuantizationParametersT()
-        found.scale, found.zeroPoint = np.array([scale], np.float32), np.zeros(1, np.int64)
-        self._graph.tensors[tensor].quantization = found
+        self._graph.tensors[tensor].quantization = _symmetric(np.array([scale], np.float32))
 
     def ints(self, *values: int) -> int:
         """A constant int32 vector."""
@@ -182,7 +186,7 @@ class Subgraph:
         """Add an operator with one output; its options' class names their kind."""
         operator = schema.OperatorT()
         operator.opcodeIndex = self.model.operator(op, version)
-        result = self.tensor(f"{self.name}_{len(self._graph.operators)}", shape, dtype)
+        result = self.tensor("", shape, dtype)
         operator.inputs = np.array(inputs, np.int32)
         operator.outputs = np.array([result], np.int32)
         if options is not None:
@@ -195,23 +199,60 @@ class Subgraph:
         """Hand the subgraph to the model."""
         self._graph.inputs = np.array(list(self._inputs.values()), np.int32)
         self._graph.outputs = np.array(list(self._outputs.values()), np.int32)
+        self._graph.tensors = [self.model.once(tensor) for tensor in self._graph.tensors]
+        self._graph.operators = [self.model.once(operator) for operator in self._graph.operators]
         self.model.add(self._graph, self._inputs, self._outputs)
 
 
-class _SharedQuantization(schema.QuantizationParametersT):
-    """Symmetric scales per row, packed once however many tensors refer to them."""
+class _Builder(flatbuffers.Builder):
+    """Writes equal strings once, and equal vectors of numbers that are no weights."""
 
-    def __init__(self, scale: np.ndarray) -> None:
-        super().__init__()
-        self.scale = scale
-        self.zeroPoint = np.zeros(len(scale), np.int64)
-        self.quantizedDimension = 0
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._written: dict[Hashable, int] = {}
+
+    def CreateString(self, s: str, encoding: str = "utf-8", errors: str = "strict") -> int:  # noqa: N802
+        if s not in self._written:
+            self._written[s] = super().CreateString(s, encoding, errors)
+        return self._written[s]
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
+        if x.nbytes > _SHORT:
+            return int(super().CreateNumpyVector(x))
+        key = _contents(x)
+        if key not in self._written:
+            self._written[key] = super().CreateNumpyVector(x)
+        return self._written[key]
+
+
+class _Once:
+    """A table that is packed once, however many refer to it."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
         self._packed: tuple[Any, int] | None = None
 
-    def Pack(self, builder: Any) -> int:  # noqa: N802 - overrides the generated class
+    def Pack(self, builder: Any) -> int:  # noqa: N802 - what the generated classes call
         if self._packed is None or self._packed[0] is not builder:
-            self._packed = (builder, super().Pack(builder))
+            self._packed = (builder, self._table.Pack(builder))
         return self._packed[1]
+
+
+def _contents(value: Any) -> Hashable:
+    """What two tables have in common that are written alike."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.tobytes()
+    if isinstance(value, _Once) or not hasattr(value, "__dict__"):
+        return value
+    return type(value), *(_contents(part) for part in vars(value).values())
+
+
+def _symmetric(scale: np.ndarray) -> Any:
+    """float32 scales, one or one for each row."""
+    found = schema.QuantizationParametersT()
+    found.scale, found.zeroPoint = scale, np.zeros(len(scale), np.int64)
+    found.quantizedDimension = 0
+    return found
 
 
 def _in_blocks(scales: int, size: int) -> Any:

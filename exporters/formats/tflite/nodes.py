@@ -69,8 +69,7 @@ class Nodes:
     def reshape(self, a: int, shape: Sequence[int], dtype: int = Types.FLOAT32) -> int:
         if math.prod(shape) != math.prod(self.graph.shape(a)):
             raise ValueError(f"{self.graph.shape(a)} has not as many entries as {tuple(shape)}")
-        settings = options("Reshape", newShape=np.array(shape, np.int32))
-        return self.graph.op(Ops.RESHAPE, [a, self.graph.ints(*shape)], shape, settings, dtype=dtype)
+        return self.graph.op(Ops.RESHAPE, [a, self.graph.ints(*shape)], shape, options("Reshape"), dtype=dtype)
 
     def transpose(self, a: int, order: Sequence[int]) -> int:
         shape = [self.graph.shape(a)[axis] for axis in order]

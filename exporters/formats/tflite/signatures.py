@@ -1,22 +1,22 @@
 """The signatures of a decoder in TFLite, and how the manifest describes them.
 
 `prefill_T` reads up to T tokens into an empty cache, `prefill_T_C` after up to C tokens, `decode_C` one token after up
-to C. A runtime drives them by these logical tensors alone:
+to C; `score_T_C` reads as `prefill_T_C` does, and gives logits of every row. A runtime drives them by these logical
+tensors alone:
 
     input_ids     int32 (1, T): new tokens; behind them padding, any id
     position_ids  int32 (1, T): how many tokens came before each; for padding again the last token's
-    last_row      int32 (1,), where T > 1: the row of the last new token, whose logits come out
+    last_row      int32 (1,), of a prefill: the row of the last new token, whose logits come out
     key.N         (1, kv_heads, head_dim, C or T)
     value.N       (1, kv_heads, C or T, head_dim)
-    logits        float32 (1, vocabulary)
+    logits        float32 (1, vocabulary), of a score (T, vocabulary)
 
 What comes in and goes out under the same name is a cache: in with C places, place j of the token at position j, finite
 numbers in all others; out with the T new places, of which the runtime writes those before the padding into its cache,
 behind what is there. Caches in int8 have `key_scale.N` and `value_scale.N`, float32 (1, kv_heads, 1, C or T), that
 travel in the same way. Rotary tables, masks and sliding windows are in the file.
 
-Not covered: several sequences at once, logits at every position, caches of windowed layers that hold no more than
-their window.
+Not covered: several sequences at once, caches of windowed layers that hold no more than their window.
 """
 
 from __future__ import annotations
@@ -30,18 +30,29 @@ from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
 
 # A prefill of so many tokens at once.
 _CHUNKS = (16, 64, 128)
+# As many as are verified at once when tokens are guessed. One length only: LiteRT prepares every signature when it
+# opens a file, which for 135M takes 50 ms and 7 MB each. There, eight rows take 2.4 steps of one token, four 1.9.
+_SCORED = (8,)
 _SMALLEST_CACHE = 256
 
 
 @dataclass(frozen=True)
 class Shape:
-    """`rows` new tokens after at most `cached` tokens in the cache; 0 for a signature without one."""
+    """`rows` new tokens after at most `cached` tokens in the cache; 0 for a signature without one. `scored`: logits of
+    every row."""
 
     rows: int
     cached: int
+    scored: bool = False
+
+    @property
+    def role(self) -> str:
+        return "score" if self.scored else "decode" if self.rows == 1 else "prefill"
 
     @property
     def signature(self) -> str:
+        if self.scored:
+            return f"score_{self.rows}_{self.cached}"
         if self.rows == 1:
             return f"decode_{self.cached}"
         return f"prefill_{self.rows}_{self.cached}" if self.cached else f"prefill_{self.rows}"
@@ -95,22 +106,26 @@ INT8_ROWS = CacheLayout(
 def shapes(context: int) -> tuple[Shape, ...]:
     """Every signature of a decoder for `context` tokens: caches double up to it."""
     caches = _caches(context)
-    chunks = tuple(chunk for chunk in _CHUNKS if chunk < context) or (context,)
-    prefills = (Shape(chunk, cached) for cached in (0, *caches) for chunk in chunks)
-    return (*(Shape(1, cached) for cached in caches), *prefills)
+    prefills = (Shape(chunk, cached) for cached in (0, *caches) for chunk in _below(context, _CHUNKS))
+    scores = (Shape(rows, cached, scored=True) for cached in caches for rows in _below(context, _SCORED))
+    return (*(Shape(1, cached) for cached in caches), *prefills, *scores)
 
 
 def entry_points(model: DecoderModel, context: int, layout: CacheLayout) -> Mapping[str, tuple[EntryPoint, ...]]:
     """By role, in the order of `shapes`."""
-    found: dict[str, list[EntryPoint]] = {"prefill": [], "decode": []}
+    found: dict[str, list[EntryPoint]] = {"prefill": [], "decode": [], "score": []}
     for shape in shapes(context):
-        found["decode" if shape.rows == 1 else "prefill"].append(_entry(model, shape, layout))
+        found[shape.role].append(_entry(model, shape, layout))
     return {role: tuple(entries) for role, entries in found.items()}
 
 
 def cache_of(model: DecoderModel, context: int, layout: CacheLayout) -> KvCache:
     attention = model.layers[0].attention
     return KvCache("rows", len(model.layers), attention.kv_heads, attention.head_dim, layout.dtype, context)
+
+
+def _below(context: int, counts: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(count for count in counts if count < context) or (context,)
 
 
 def _caches(context: int) -> tuple[int, ...]:
@@ -126,9 +141,9 @@ def _entry(model: DecoderModel, shape: Shape, layout: CacheLayout) -> EntryPoint
         "input_ids": TensorBinding("tokens", "int32", (1, shape.rows)),
         "position_ids": TensorBinding("input_pos", "int32", (1, shape.rows)),
     }
-    if shape.rows > 1:
+    if shape.role == "prefill":
         inputs["last_row"] = TensorBinding("last_row", "int32", (1,))
-    outputs = {"logits": TensorBinding("logits", "float32", (1, model.vocabulary))}
+    outputs = {"logits": TensorBinding("logits", "float32", (shape.rows if shape.scored else 1, model.vocabulary))}
     for index, layer in enumerate(model.layers):
         for kind, tensor in layout.tensors.items():
             if shape.cached:

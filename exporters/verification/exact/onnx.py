@@ -49,8 +49,9 @@ class _Widening:
     def __init__(self, graph: Any) -> None:
         self._graph = graph
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
-        # Copies of a constant, and a table that is turned for the product while rows of it are looked up.
-        self._made = {n.output[0]: n for n in graph.node if n.op_type in ("Slice", "Transpose")}
+        # Copies of a constant, a table that is turned for the product while rows of it are looked up, and scales that
+        # are stored in float16.
+        self._made = {n.output[0]: n for n in graph.node if n.op_type in ("Slice", "Transpose", "Cast")}
         self._done: dict[str, str] = {}
 
     def apply(self) -> None:
@@ -107,8 +108,8 @@ class _Widening:
         from onnx import numpy_helper
 
         array = numpy_helper.to_array(self._constants[self._source(value)])
-        turned = value in self._made and self._made[value].op_type == "Transpose"
-        return array.T if turned else array
+        made = self._made[value].op_type if value in self._made else ""
+        return array.T if made == "Transpose" else array.astype(np.float32) if made == "Cast" else array
 
     def _drop_unused(self) -> None:
         """What only made the copies, and the integers that nothing reads any more."""
