@@ -328,7 +328,9 @@ def test_what_cannot_be_asked_for(
 
 
 def test_a_model_in_memory_has_no_text(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSpec, match="leave out task, pooling, eval_data, text_pairs, calibration, max_size and adapter"):
+    with pytest.raises(
+        InvalidSpec, match="leave out task, pooling, eval_data, text_pairs, calibration, max_size and adapter"
+    ):
         exporters.export(torch.nn.Linear(2, 2), output=tmp_path / "bundle", calibration="text.txt")
 
 
