@@ -15,6 +15,8 @@ GENERATION = "text-generation"
 LABELLED = ("text-classification", "token-classification")
 FORMATS = ("onnx", "tflite", "coreml")
 RECIPES = ("fp32", "fp16", "int8", "int4")
+# What the name of a Core ML artifact for the Neural Engine ends in; it has the weights of the one without.
+NEURAL_ENGINE = "-ane"
 # What an artifact that takes strings can answer: an answer about the whole text.
 TEXT_INPUT_TASKS = ("text-classification", "feature-extraction")
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)

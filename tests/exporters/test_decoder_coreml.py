@@ -23,7 +23,7 @@ from exporters.verification.exact import coreml as exact
 from mobile_llm.artifacts import coreml as reader
 from mobile_llm.artifacts.bindings import check_bindings
 from mobile_llm.backends import Decoder, coreml
-from mobile_llm.backends.stateful import StatefulDecoder
+from mobile_llm.backends.stateful import stateful_decoder
 from mobile_llm.bundle.manifest import Artifact, KvCache
 from mobile_llm.errors import BackendUnavailable, InvalidSpec, UnsupportedModel, VerificationFailed
 
@@ -268,7 +268,7 @@ def test_core_ml_itself_is_on_a_mac_only_and_a_session_is_no_decoder(
     with pytest.raises(BackendUnavailable, match="Core ML runs on Apple systems only"):
         coreml.open_decoder(bundle, artifact, None)
     with pytest.raises(InvalidSpec, match="keeps no state"):
-        StatefulDecoder(replace(artifact, cache=None), lambda entry, inputs: {}, lambda: None)
+        stateful_decoder(replace(artifact, cache=None), lambda entry, inputs: {}, lambda: None)
 
 
 def test_the_same_model_gives_the_same_bytes(
