@@ -32,6 +32,7 @@ def export(
     context: int | None = None,
     calibration: str | Path | None = None,
     max_size: float | None = None,
+    neural_engine: bool = False,
     example_inputs: Any = None,
 ) -> ExportResult:
     """Export `model` (a Hugging Face folder or hub id, a torch module, a Keras model) and return what was measured.
@@ -54,6 +55,8 @@ def export(
             without it weights are rounded to nearest.
         max_size: with a calibration, the MB that an int4 artifact may take: layers that need it most get 8 bits until
             it is reached.
+        neural_engine: of a model that writes, beside each Core ML artifact but fp32 one of fixed lengths for the Neural
+            Engine ("coreml/int8-ane").
         example_inputs: of a module or a Keras model: a tensor, several in order, or a mapping of names to tensors.
 
     Raises InvalidSpec, InvalidInput, ModelNotFound, UnsupportedModel, OutputExists, VerificationFailed.
@@ -69,6 +72,8 @@ def export(
                 "a model in memory takes and gives tensors: leave out task, pooling, eval_data, text_pairs, "
                 "calibration and max_size"
             )
+        if neural_engine:
+            raise InvalidSpec("artifacts of their own for the Neural Engine are of models that write; leave them out")
         return _export_module(model, example_inputs, Path(output), formats, recipes, force, strict)
     if task is None or example_inputs is not None or not isinstance(model, (str, Path)):
         raise InvalidSpec(
@@ -84,6 +89,7 @@ def export(
         str(model), task, Path(output), tuple(formats), tuple(recipes), chosen, eval_data,
         text_pairs=text_pairs, force=force, strict=strict, text_input=text_input, context=context,
         calibration=None if calibration is None else str(calibration), max_size=max_size,
+        neural_engine=neural_engine,
     )  # fmt: skip
     return run_export(spec)
 

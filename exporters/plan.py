@@ -87,7 +87,7 @@ def make_plan(spec: ExportSpec) -> Plan:
     refuse_taken(spec.output, spec.force)
     folder = find_folder(spec.model)
     sizes, shape = read_sizes(folder, spec.task), _shape(read_optional(folder / "config.json"))
-    names = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
+    names = spec.artifact_ids
     second = find_spec("tensorflow") is not None
     peak, step = peak_bytes(sizes, shape, names, second)
     artifacts = {name: artifact_bytes(sizes, name) for name in names}

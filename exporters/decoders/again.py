@@ -12,7 +12,7 @@ from exporters.decoders.pipeline import generation_of, twins_of
 from exporters.metrics import largest_difference
 from exporters.progress import Watch, silent
 from exporters.sources.huggingface import open_source
-from exporters.spec import GENERATION
+from exporters.spec import GENERATION, recipe_of
 from exporters.verification.decoders import check_writing_bundle
 from exporters.verification.rows import Row, Status, here
 from exporters.verification.tokens import count_row
@@ -41,7 +41,7 @@ def _ask_model(bundle: Bundle, bundled: GoldenDecoder, model: str) -> GoldenDeco
 def _was_calibrated(artifact_id: str) -> bool:
     """Integers that a text decided cannot be computed again without it, and a bundle does not say whether it was
     there."""
-    return artifact_id.endswith("/int4")
+    return recipe_of(artifact_id) == "int4"
 
 
 def _with_calibrated(fresh: GoldenDecoder, bundled: GoldenDecoder) -> GoldenDecoder:

@@ -37,12 +37,11 @@ _DECODE = "decode"
 _ALIGNED = 32  # a state whose dimensions are no multiples of it is refused by the Neural Engine
 
 
-def write(model: DecoderModel, variant: str, bundle: Path, context: int, chunk: int = CHUNK) -> Lowered:
-    """Write `model` as `bundle/coreml/VARIANT.mlpackage`; prompts are read `chunk` tokens at a time. Raises as
-    `exporters.formats.coreml.lower_decoder`."""
+def write(model: DecoderModel, variant: str, bundle: Path, context: int) -> Lowered:
+    """See `exporters.formats.coreml.lower_decoder`."""
     cache = cache_of(model, context)
     path = f"coreml/{variant}.mlpackage"
-    chunk = min(chunk, context)
+    chunk = min(CHUNK, context)
     lengths = {f"prefill_{chunk}": chunk, _DECODE: 1}
     save_package(_program(model, cache, lengths), ct.target.iOS18, bundle / path)
     (prefill, decode) = (_entry(model, name, length) for name, length in lengths.items())
