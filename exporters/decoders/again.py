@@ -12,7 +12,7 @@ from exporters.decoders.pipeline import generation_of, twins_of
 from exporters.metrics import largest_difference
 from exporters.progress import Watch, silent
 from exporters.sources.huggingface import open_source
-from exporters.spec import GENERATION, recipe_of
+from exporters.spec import GENERATION
 from exporters.verification.decoders import check_writing_bundle
 from exporters.verification.rows import Row, Status, here
 from exporters.verification.tokens import count_row
@@ -38,10 +38,10 @@ def _ask_model(bundle: Bundle, bundled: GoldenDecoder, model: str) -> GoldenDeco
     return _with_calibrated(fresh, bundled)
 
 
-def _was_calibrated(artifact_id: str) -> bool:
-    """Integers that a text decided cannot be computed again without it, and a bundle does not say whether it was
-    there."""
-    return recipe_of(artifact_id) == "int4"
+def _was_calibrated(source: str) -> bool:
+    """Of an artifact, or of references. Integers that a text decided cannot be computed again without it, and a bundle
+    does not say whether it was there."""
+    return source.split("-")[0].endswith("/int4")
 
 
 def _with_calibrated(fresh: GoldenDecoder, bundled: GoldenDecoder) -> GoldenDecoder:

@@ -48,6 +48,8 @@ def _case(op: str, note: str = "", **arguments: Any) -> Case:
     return Case(op, arguments, note)
 
 
+IMAGE = np.sin(np.arange(2 * 4 * 5 * 6, dtype=np.float32)).reshape(2, 4, 5, 6)
+FILTERS = np.cos(np.arange(6 * 2 * 3 * 2, dtype=np.float32)).reshape(6, 2, 3, 2)
 ON_FLOATS = ("identity", "abs", "exp", "square", "tanh", "sigmoid", "relu", "silu", "erf", "sin", "cos", "sign")
 ARITHMETIC = ("add", "sub", "mul", "real_div", "maximum", "minimum")
 COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")

@@ -47,6 +47,7 @@ class MilFixedBuilder:
 
     def embed(self, model: DecoderModel) -> Any:
         """(1, H, 1, S). The table is looked up as the pieces that a tied head multiplies by: the file has it once."""
+        self._prepare(model)
         pieces = list(in_pieces(model.words))
         ids = mb.reshape(x=self._ids, shape=[self._length])
         hidden = reduce(_sum, [self._looked_up(ids, first, piece, len(pieces) > 1) for first, piece in pieces])
@@ -56,6 +57,16 @@ class MilFixedBuilder:
             rows = self._places.rows(self._constants.weight(model.positions), model.position_offset)
             hidden = mb.add(x=hidden, y=mb.expand_dims(x=rows, axes=[2, 3]))
         return mb.transpose(x=hidden, perm=[2, 1, 3, 0])
+
+    def _prepare(self, model: DecoderModel) -> None:
+        """What all layers share, before the first of them."""
+        for attention in (layer.attention for layer in model.layers):
+            self._mask(attention)
+            if attention.rope:
+                self._places.tables(attention.rope, self._context)
+
+    def _mask(self, attention: CausalAttention) -> Any:
+        return self._places.mask(self._rows, window_of(attention, self._context), attention.heads // attention.kv_heads)
 
     def _looked_up(self, ids: Any, first: int, piece: Weight, partial: bool) -> Any:
         """(S, H, 1, 1), zeros for words that are not in this piece."""
@@ -96,8 +107,7 @@ class MilFixedBuilder:
         query, key, value = (mb.transpose(x=x, perm=[0, 1, 3, 2]) for x in (query, key, value))
         key, value = self._cache.extended(KEYS, key, layer), self._cache.extended(VALUES, value, layer)
         query = mb.reshape(x=query, shape=[1, kv_heads, heads // kv_heads * self._length, head_dim])
-        mask = self._places.mask(self._rows, window_of(attention, self._context), heads // kv_heads)
-        seen = weighed(query, key, value, mask, attention, _HALF)
+        seen = weighed(query, key, value, self._mask(attention), attention, _HALF)
         seen = mb.reshape(x=seen, shape=[1, heads, self._length, head_dim])
         seen = mb.transpose(x=seen, perm=[0, 1, 3, 2])
         joined = mb.reshape(x=seen, shape=[1, heads * head_dim, 1, self._length])

@@ -38,14 +38,18 @@ class Places:
 
     def turned(self, value: Any, rope: Rope, context: int) -> Any:
         """(1, heads, head_dim, S) turned by its positions."""
-        key = rope.frequencies.tobytes() + np.float64(rope.scaling).tobytes()
-        cosines, sines = self._once(key, lambda: self._tables(rope, hashlib.sha256(key).hexdigest()[:8], context))
+        cosines, sines = self.tables(rope, context)
         half, left_alone = rope.turned // 2, value.shape[2] - rope.turned
         sizes = [half, half, left_alone] if left_alone else [half, half]
         first, second, *rest = mb.split(x=value, split_sizes=sizes, axis=2)
         left = mb.sub(x=mb.mul(x=first, y=cosines), y=mb.mul(x=second, y=sines))
         right = mb.add(x=mb.mul(x=second, y=cosines), y=mb.mul(x=first, y=sines))
         return mb.concat(values=[left, right, *rest], axis=2)
+
+    def tables(self, rope: Rope, context: int) -> list[Any]:
+        """Cosines and sines (1, 1, turned / 2, S) of the new tokens."""
+        key = rope.frequencies.tobytes() + np.float64(rope.scaling).tobytes()
+        return self._once(key, lambda: self._tables(rope, hashlib.sha256(key).hexdigest()[:8], context))  # type: ignore[no-any-return]
 
     def mask(self, rows: int, window: int | None, groups: int) -> Any:
         """(1, 1, groups * S, R) to add to scores: 0 for what a token sees."""
@@ -74,7 +78,7 @@ class Places:
         return mb.expand_dims(x=added, axes=[0, 1])
 
     def _tables(self, rope: Rope, name: str, context: int) -> list[Any]:
-        """Cosines and sines (1, 1, turned / 2, S). Kept in float32, so that only what is computed is rounded."""
+        """Kept in float32, so that only what is computed is rounded."""
         begin = mb.concat(values=[np.zeros(3, np.int32), self._position], axis=0)
         found = []
         for kind, table in zip(("cosines", "sines"), rope.tables(context)):
