@@ -49,7 +49,7 @@ class Places:
     def tables(self, rope: Rope, context: int) -> list[Any]:
         """Cosines and sines (1, 1, turned / 2, S) of the new tokens."""
         key = rope.frequencies.tobytes() + np.float64(rope.scaling).tobytes()
-        return self._once(key, lambda: self._tables(rope, hashlib.sha256(key).hexdigest()[:8], context))  # type: ignore[no-any-return]
+        return self._once(key, lambda: self._tables(rope, hashlib.sha256(key).hexdigest()[:8], context))
 
     def mask(self, rows: int, window: int | None, groups: int) -> Any:
         """(1, 1, groups * S, R) to add to scores: 0 for what a token sees."""
