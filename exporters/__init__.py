@@ -32,6 +32,7 @@ def export(
     context: int | None = None,
     calibration: str | Path | None = None,
     max_size: float | None = None,
+    neural_engine: bool = False,
     example_inputs: Any = None,
     adapter: str | Path | Sequence[str | Path] = (),
 ) -> ExportResult:
@@ -56,6 +57,8 @@ def export(
             without it weights are rounded to nearest.
         max_size: with a calibration, the MB that an int4 artifact may take: layers that need it most get 8 bits until
             it is reached.
+        neural_engine: of a model that writes, beside each Core ML artifact but fp32 one of fixed lengths for the Neural
+            Engine ("coreml/int8-ane").
         example_inputs: of a module or a Keras model: a tensor, several in order, or a mapping of names to tensors.
         adapter: a folder of a LoRA adapter, or several, which are merged into the model in their order.
 
@@ -73,6 +76,8 @@ def export(
                 "a model in memory takes and gives tensors: leave out task, pooling, eval_data, text_pairs, "
                 "calibration, max_size and adapter"
             )
+        if neural_engine:
+            raise InvalidSpec("artifacts of their own for the Neural Engine are of models that write; leave them out")
         return _export_module(model, example_inputs, Path(output), formats, recipes, force, strict)
     if task is None or example_inputs is not None or not isinstance(model, (str, Path)):
         raise InvalidSpec(
@@ -89,6 +94,7 @@ def export(
         text_pairs=text_pairs, force=force, strict=strict, text_input=text_input, context=context,
         calibration=None if calibration is None else str(calibration), max_size=max_size,
         adapters=(str(adapter),) if isinstance(adapter, (str, Path)) else tuple(map(str, adapter)),
+        neural_engine=neural_engine,
     )  # fmt: skip
     return run_export(spec)
 

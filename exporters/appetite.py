@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporters.sources.headers import Sizes
+from exporters.spec import NEURAL_ENGINE, recipe_of
 
 _MB = 1_000_000
 # Resident megabytes of the interpreter with each package imported, beyond those named before it.
@@ -63,8 +64,8 @@ class Shape:
 
 def artifact_bytes(sizes: Sizes, artifact_id: str) -> int:
     """The size on disk."""
-    recipe = artifact_id.split("/")[1]
-    floats = 2 if recipe == "fp16" or artifact_id in ("coreml/int8", "coreml/int4") else 4
+    recipe = recipe_of(artifact_id)
+    floats = 2 if recipe == "fp16" or (artifact_id.startswith("coreml/") and recipe != "fp32") else 4
     words = max(1.0, _BYTES[recipe]) * sizes.words
     return int(_BYTES[recipe] * sizes.linear + words) + floats * sizes.rest + _GRAPH
 
@@ -101,15 +102,16 @@ def calibrating_seconds(sizes: Sizes) -> float:
 
 
 def _writing(sizes: Sizes, artifact_id: str) -> int:
-    format_name, recipe = artifact_id.split("/")
+    format_name, recipe = artifact_id.split("/")[0], recipe_of(artifact_id)
     return int(4 * sizes.exported * _WRITING[format_name][recipe])
 
 
 def _comparing(sizes: Sizes, shape: Shape, artifact_id: str) -> int:
-    format_name, recipe = artifact_id.split("/")
+    format_name, recipe = artifact_id.split("/")[0], recipe_of(artifact_id)
     if format_name == "tflite":
         return max(_in_litert(sizes, shape), 0 if recipe == "fp32" else _widening(sizes))
-    return int(4 * sizes.exported * _COMPARING[format_name][recipe])
+    functions = 2 if artifact_id.endswith(NEURAL_ENGINE) else 1
+    return int(4 * sizes.exported * functions * _COMPARING[format_name][recipe])
 
 
 def _in_litert(sizes: Sizes, shape: Shape) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from exporters.formats.lowered import Lowered
 from exporters.sources.huggingface import HuggingFaceSource
+from exporters.spec import recipe_of
 from exporters.verification.rows import Row, summary
 from mobile_llm import __version__
 from mobile_llm.bundle.codec import read_json, to_json
@@ -72,12 +73,11 @@ def copy_source_files(source: HuggingFaceSource, folder: Path) -> None:
 
 def describe_artifact(folder: Path, artifact_id: str, lowered: Lowered) -> Artifact:
     """The manifest's entry for what a format has just written."""
-    format_name, precision = artifact_id.split("/")
     path = folder / lowered.path
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else _with_external_data(path)
     return Artifact(
-        format=format_name,
-        precision=precision,
+        format=artifact_id.split("/")[0],
+        precision=recipe_of(artifact_id),
         path=lowered.path,
         files=tuple(describe_file(folder, file) for file in files),
         entry_points=lowered.entry_points,

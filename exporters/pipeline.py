@@ -7,7 +7,6 @@ when no comparison has failed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -68,7 +67,7 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     _refuse_strings_for_pairs(spec, source)
     _check_data(spec, source)
     model = describe(source.model, spec.task, source.pooling)
-    artifact_ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
+    artifact_ids = spec.artifact_ids
     front = text_front(source.folder, source.max_length) if spec.text_input else None
     copy_source_files(source, folder)
     keep_origin(source.folder, folder)
@@ -91,7 +90,7 @@ def _with_text_input(
         if artifact.format == "onnx":
             watch(f"writing {artifact_id} for text")
             text_id, lowered = add_text_input(artifact_id, artifact, front, folder)
-            added[text_id] = replace(describe_artifact(folder, text_id, lowered), precision=artifact.precision)
+            added[text_id] = describe_artifact(folder, text_id, lowered)
     return added
 
 

@@ -87,7 +87,7 @@ def make_plan(spec: ExportSpec) -> Plan:
     refuse_taken(spec.output, spec.force)
     found = find_model(spec.model, spec.task, spec.adapters)
     sizes, shape = count_sizes(found.shapes, spec.task), _shape(found.config)
-    names = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
+    names = spec.artifact_ids
     second = find_spec("tensorflow") is not None
     peak, step = peak_bytes(sizes, shape, names, second)
     artifacts = {name: artifact_bytes(sizes, name) for name in names}

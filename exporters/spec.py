@@ -15,6 +15,8 @@ GENERATION = "text-generation"
 LABELLED = ("text-classification", "token-classification")
 FORMATS = ("onnx", "tflite", "coreml")
 RECIPES = ("fp32", "fp16", "int8", "int4")
+# What the name of a Core ML artifact for the Neural Engine ends in; it has the weights of the one without.
+NEURAL_ENGINE = "-ane"
 # What an artifact that takes strings can answer: an answer about the whole text.
 TEXT_INPUT_TASKS = ("text-classification", "feature-extraction")
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
@@ -29,8 +31,9 @@ class ExportSpec:
     `pooling` replaces what the model's modules.json says; `eval_data` are labelled rows on which every
     artifact's accuracy is compared; `strict` makes `not_checked` a failure; `text_input` adds to each ONNX artifact
     one that takes strings; `context` is how many tokens a model that writes has room for. `calibration` is a text file
-    by which int4 is computed, and `max_size` how many MB such an artifact may take. `adapters` are folders of LoRA
-    adapters, merged into the model in their order.
+    by which int4 is computed, and `max_size` how many MB such an artifact may take. `neural_engine` adds to each Core
+    ML artifact of a model that writes, but for fp32, one of fixed lengths. `adapters` are folders of LoRA adapters,
+    merged into the model in their order.
     """
 
     model: str
@@ -51,6 +54,7 @@ class ExportSpec:
     calibration: str | None = None
     max_size: float | None = None
     adapters: tuple[str, ...] = ()
+    neural_engine: bool = False
 
     def __post_init__(self) -> None:
         _one_of("task", (self.task,), TASKS)
@@ -71,6 +75,18 @@ class ExportSpec:
         elif self.context is not None and self.context < 2:
             raise InvalidSpec(f"a context of {self.context} has no room for a prompt and an answer; give at least 2")
         _check_calibration(self.calibration, self.max_size, self.task, self.recipes)
+        if self.neural_engine:
+            _check_neural_engine(self.task, self.formats, self.recipes)
+
+    @property
+    def artifact_ids(self) -> list[str]:
+        """Of what is written, but for what `text_input` adds: those of a recipe together."""
+        return [artifact_id for recipe in self.recipes for artifact_id in self._of_recipe(recipe)]
+
+    def _of_recipe(self, recipe: str) -> list[str]:
+        ids = [f"{name}/{recipe}" for name in self.formats]
+        added = self.neural_engine and recipe != "fp32"
+        return [*ids, f"coreml/{recipe}{NEURAL_ENGINE}"] if added else ids
 
     @property
     def columns(self) -> Columns:
@@ -84,6 +100,22 @@ def check_text_input(task: str, formats: tuple[str, ...]) -> None:
         raise InvalidSpec(f"text input is for ONNX, and the formats are {', '.join(formats)}; add onnx or leave it out")
     if task not in TEXT_INPUT_TASKS:
         raise InvalidSpec(f"text input is for {' and '.join(TEXT_INPUT_TASKS)}, not for {task}; leave it out")
+
+
+def recipe_of(artifact_id: str) -> str:
+    """The recipe whose weights an artifact holds: `int8` of `coreml/int8-ane`."""
+    return artifact_id.split("/")[1].split("-")[0]
+
+
+def _check_neural_engine(task: str, formats: tuple[str, ...], recipes: tuple[str, ...]) -> None:
+    if task != GENERATION:
+        raise InvalidSpec(
+            f"artifacts of their own for the Neural Engine are for {GENERATION}, not for {task}; leave them out"
+        )
+    if "coreml" not in formats:
+        raise InvalidSpec(f"the Neural Engine runs Core ML, and the formats are {', '.join(formats)}; add coreml")
+    if recipes == ("fp32",):
+        raise InvalidSpec("the Neural Engine computes in float16; add one of the recipes fp16, int8, int4")
 
 
 def _only_for_generation(context: int | None, recipes: tuple[str, ...]) -> None:

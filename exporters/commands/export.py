@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context", type=int, metavar="TOKENS", help="of a model that writes; default: at most 2048")
     parser.add_argument("--calibration", metavar="TEXT", help="a text file by which int4 is computed, not just rounded")
     parser.add_argument("--max-size", type=float, metavar="MB", help="with --calibration: of an int4 artifact")
+    parser.add_argument(
+        "--neural-engine", action="store_true", help="of a model that writes: add Core ML artifacts of fixed lengths"
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan: sizes, memory, disk, minutes")
     parser.add_argument("--strict", action="store_true", help="fail where something could not be checked")
@@ -96,6 +99,7 @@ def _spec(args: argparse.Namespace) -> Any:
         calibration=args.calibration,
         max_size=args.max_size,
         adapters=tuple(args.adapter),
+        neural_engine=args.neural_engine,
     )
 
 

@@ -38,10 +38,10 @@ def _ask_model(bundle: Bundle, bundled: GoldenDecoder, model: str) -> GoldenDeco
     return _with_calibrated(fresh, bundled)
 
 
-def _was_calibrated(artifact_id: str) -> bool:
-    """Integers that a text decided cannot be computed again without it, and a bundle does not say whether it was
-    there."""
-    return artifact_id.endswith("/int4")
+def _was_calibrated(source: str) -> bool:
+    """Of an artifact, or of references. Integers that a text decided cannot be computed again without it, and a bundle
+    does not say whether it was there."""
+    return source.split("-")[0].endswith("/int4")
 
 
 def _with_calibrated(fresh: GoldenDecoder, bundled: GoldenDecoder) -> GoldenDecoder:

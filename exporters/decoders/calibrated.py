@@ -12,7 +12,7 @@ from exporters.quantization.calibration import calibrate
 from exporters.quantization.integers import to_int4
 from exporters.quantization.recipes import RECIPES, Recipes
 from exporters.sources.huggingface import HuggingFaceSource
-from exporters.spec import ExportSpec
+from exporters.spec import ExportSpec, recipe_of
 from mobile_llm.bundle import Artifact
 from mobile_llm.errors import InvalidSpec
 
@@ -55,7 +55,7 @@ def _room(rounded: Mapping[str, Artifact], max_size: float) -> int:
 def refuse_too_large(artifacts: Mapping[str, Artifact], max_size: float | None) -> None:
     """What a graph grows by is an estimate: raises InvalidSpec where a file came out larger."""
     for artifact_id, artifact in artifacts.items():
-        if max_size is not None and artifact_id.endswith("/int4") and artifact.size > max_size * 1e6:
+        if max_size is not None and recipe_of(artifact_id) == "int4" and artifact.size > max_size * 1e6:
             raise InvalidSpec(
                 f"{artifact_id} takes {artifact.size / 1e6 + 0.05:.1f} MB, which is above {max_size:g}; allow that much"
             )

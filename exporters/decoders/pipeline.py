@@ -29,7 +29,7 @@ from exporters.progress import Watch, silent
 from exporters.quantization.recipes import RECIPES, Recipes, as_stored
 from exporters.result import ExportResult
 from exporters.sources.huggingface import HuggingFaceSource, open_source
-from exporters.spec import GENERATION, ExportSpec
+from exporters.spec import GENERATION, ExportSpec, recipe_of
 from exporters.staging import staged_folder
 from exporters.verification.bundles import gate
 from exporters.verification.decoders import check_writing_bundle, read_golden
@@ -60,7 +60,7 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     source = open_source(spec.model, GENERATION, adapters=spec.adapters, watch=watch)
     blocks = describe_decoder(source.model)
     context = min(spec.context or _CONTEXT, blocks.context)
-    ids = [f"{name}/{recipe}" for recipe in spec.recipes for name in spec.formats]
+    ids = spec.artifact_ids
     copy_source_files(source, folder)
     keep_origin(source.folder, folder)
     recipes = recipes_for(
@@ -80,21 +80,23 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
 
 
 def twins_of(blocks: DecoderModel, artifact_ids: Sequence[str], recipes: Recipes = RECIPES) -> dict[str, DecoderModel]:
-    """The blocks as each artifact holds them, for those whose weights are coarser than the model's."""
-    ids = [i for i in artifact_ids if not i.endswith("/fp32")]
-    return {i: as_stored(i, recipes[i.split("/")[1]](blocks)) for i in ids}
+    """The blocks as each artifact holds them, for those whose weights are coarser than the model's. Artifacts of
+    several layouts that hold the same weights have one twin, which goes by format and recipe alone."""
+    ids = dict.fromkeys(f"{i.split('/')[0]}/{recipe_of(i)}" for i in artifact_ids)
+    return {i: as_stored(i, recipes[recipe_of(i)](blocks)) for i in ids if recipe_of(i) != "fp32"}
 
 
 def _write_artifacts(
     blocks: DecoderModel, artifact_ids: list[str], recipes: Recipes, context: int, folder: Path, watch: Watch
 ) -> Iterator[tuple[str, Artifact]]:
     """One artifact after the other; the weights of a recipe are computed once for all its formats."""
-    for recipe, ids in groupby(artifact_ids, key=lambda artifact_id: artifact_id.split("/")[1]):
+    for recipe, ids in groupby(artifact_ids, key=recipe_of):
         quantized = recipes[recipe](blocks)
         for artifact_id in ids:
             watch(f"writing {artifact_id}")
-            writer = import_module(f"exporters.formats.{artifact_id.split('/')[0]}")
-            lowered = writer.lower_decoder(as_stored(artifact_id, quantized), recipe, folder, context)
+            format_name, variant = artifact_id.split("/")
+            writer = import_module(f"exporters.formats.{format_name}")
+            lowered = writer.lower_decoder(as_stored(artifact_id, quantized), variant, folder, context)
             release()
             yield artifact_id, describe_artifact(folder, artifact_id, lowered)
 
@@ -103,7 +105,7 @@ def _write_rounded(
     blocks: DecoderModel, artifact_ids: list[str], context: int, folder: Path, watch: Watch
 ) -> dict[str, Artifact]:
     """The int4 artifacts without calibration: what they take is the least there is. The files are not kept."""
-    coarse = [artifact_id for artifact_id in artifact_ids if artifact_id.endswith("/int4")]
+    coarse = [artifact_id for artifact_id in artifact_ids if recipe_of(artifact_id) == "int4"]
     with TemporaryDirectory(dir=folder) as scratch:
         measured = _write_artifacts(
             blocks, coarse, RECIPES, context, Path(scratch), lambda what: watch(f"{what}, for its size")

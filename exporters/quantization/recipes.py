@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from exporters.quantization.integers import Model, to_float16, to_int4, to_int8
+from exporters.spec import recipe_of
 
 
 def _unchanged(model: Model) -> Model:
@@ -23,10 +24,9 @@ RECIPES: Recipes = {
     "int4": to_int4,
 }
 
-# Integers are the same everywhere; what stays in floating point is float16 where the arithmetic is.
-_FLOAT16_BESIDE_INTEGERS = {"coreml/int8", "coreml/int4"}
-
 
 def as_stored(artifact_id: str, quantized: Model) -> Model:
-    """The blocks of a recipe exactly as an artifact holds them."""
-    return to_float16(quantized) if artifact_id in _FLOAT16_BESIDE_INTEGERS else quantized
+    """The blocks of a recipe exactly as an artifact holds them. Integers are the same everywhere; what stays in
+    floating point beside them is float16 where the arithmetic is."""
+    in_float16 = artifact_id.startswith("coreml/") and recipe_of(artifact_id) != "fp32"
+    return to_float16(quantized) if in_float16 else quantized

@@ -77,7 +77,8 @@ class _DecoderCheck:
         self._golden = golden
         self._against: Against = against
         self._where = where
-        self._source = REFERENCE if against == "reference" else engine.artifact_id
+        artifact = engine.artifact
+        self._source = REFERENCE if against == "reference" else f"{artifact.format}/{artifact.precision}"
 
     def rows(self) -> Iterator[Row]:
         expected = self._golden.expected.get(self._source)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mobile_llm.backends.stateful import StatefulDecoder
+from mobile_llm.backends import Decoder
+from mobile_llm.backends.stateful import stateful_decoder
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact, EntryPoint
 from mobile_llm.errors import BackendUnavailable
@@ -42,12 +43,16 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> CoreM
     return CoreMlSession(model, model.make_state if artifact.cache else None)
 
 
-def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> StatefulDecoder:
-    """Raises BackendUnavailable anywhere but on a Mac."""
-    model = _loaded(bundle, artifact, artifact.entry_points["decode"][0].signature)
-    kept = model.make_state()
-    session = CoreMlSession(model, lambda: kept)
-    return StatefulDecoder(artifact, session.run, session.close)
+def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> Decoder:
+    """Every function that decoding calls, loaded once, over one state. Raises BackendUnavailable anywhere but on a
+    Mac."""
+    named = [entry.signature for role in ("decode", "prefill") for entry in artifact.entry_points[role]]
+    models = {name: _loaded(bundle, artifact, name) for name in dict.fromkeys(named)}
+    kept = models[named[0]].make_state()
+    sessions = {name: CoreMlSession(model, lambda: kept) for name, model in models.items()}
+    return stateful_decoder(
+        artifact, lambda entry, inputs: sessions[entry.signature].run(entry, inputs), sessions.clear
+    )
 
 
 def _loaded(bundle: Path, artifact: Artifact, function: str | None) -> Any:

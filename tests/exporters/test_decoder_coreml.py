@@ -1,8 +1,9 @@
-"""Decoders in Core ML, run by the evaluator: logits of every architecture against PyTorch, integers, states."""
+"""Decoders in Core ML, in both layouts, run by the evaluator: logits of every architecture against PyTorch, integers,
+states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,13 +18,14 @@ from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
 from exporters.formats.coreml import lower_decoder
+from exporters.formats.coreml.quiet import load_coremltools
 from exporters.quantization.integers import quantize_per_channel, to_float16
 from exporters.verification import mil
 from exporters.verification.exact import coreml as exact
 from mobile_llm.artifacts import coreml as reader
 from mobile_llm.artifacts.bindings import check_bindings
 from mobile_llm.backends import Decoder, coreml
-from mobile_llm.backends.stateful import StatefulDecoder
+from mobile_llm.backends.stateful import stateful_decoder
 from mobile_llm.bundle.manifest import Artifact, KvCache
 from mobile_llm.errors import BackendUnavailable, InvalidSpec, UnsupportedModel, VerificationFailed
 
@@ -45,11 +47,24 @@ def _as_described(model: DecoderModel) -> DecoderModel:
     return model
 
 
-RECIPES: dict[str, Blocks] = {"fp32": _as_described, "fp16": to_float16}
+RECIPES: dict[str, Blocks] = {"fp32": _as_described, "fp16": to_float16, "fp16-ane": to_float16}
+LAYOUTS = ["fp16", "fp16-ane"]
 
 
-def _artifact(blocks: DecoderModel, precision: str, bundle: Path) -> Artifact:
-    lowered = lower_decoder(blocks, precision, bundle, CONTEXT)
+@pytest.fixture(autouse=True, scope="module")
+def short_chunks() -> Iterator[None]:
+    """Of the fixed layout, so that tiny contexts hold several."""
+    load_coremltools()
+    from exporters.formats.coreml import neural_engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neural_engine, "CHUNK", 16)
+        yield
+
+
+def _artifact(blocks: DecoderModel, variant: str, bundle: Path) -> Artifact:
+    lowered = lower_decoder(blocks, variant, bundle, CONTEXT)
+    precision = variant.removesuffix("-ane")
     return Artifact("coreml", precision, lowered.path, (), lowered.entry_points, lowered.minimum, lowered.cache)
 
 
@@ -95,21 +110,23 @@ def test_fp32_agrees_with_torch_at_every_position(
     assert _difference(mil.open_decoder(*lowered(name, "fp32"), None).append(IDS), wanted[-1]) < CACHE_HALF
 
 
+@pytest.mark.parametrize("variant", LAYOUTS)
 @pytest.mark.parametrize("name", list(DECODERS))
 def test_fp16_agrees_with_torch_at_every_position(
-    name: str, decoder: Callable[[str], Any], lowered: Callable[[str, str], tuple[Path, Artifact]]
+    name: str, variant: str, decoder: Callable[[str], Any], lowered: Callable[[str, str], tuple[Path, Artifact]]
 ) -> None:
-    found = _stepwise(mil.open_decoder(*lowered(name, "fp16"), None))
+    found = _stepwise(mil.open_decoder(*lowered(name, variant), None))
     assert _difference(found, _torch_logits(decoder(name))) < HALF
     twin = _torch_logits(decoder(name), to_float16(describe_decoder(decoder(name))))
-    assert _difference(exact.open_decoder(*lowered(name, "fp16"), None).append(IDS), twin[-1]) < EXACT_HALF
+    assert _difference(exact.open_decoder(*lowered(name, variant), None).append(IDS), twin[-1]) < EXACT_HALF
 
 
+@pytest.mark.parametrize("variant", ["fp32", "fp16-ane"])
 @pytest.mark.parametrize("name", ["gemma2", "gpt2", "mistral"])
 def test_prefill_in_one_go_in_chunks_and_step_by_step_are_one(
-    name: str, lowered: Callable[[str, str], tuple[Path, Artifact]]
+    name: str, variant: str, lowered: Callable[[str, str], tuple[Path, Artifact]]
 ) -> None:
-    bundle, artifact = lowered(name, "fp32")
+    bundle, artifact = lowered(name, variant)
     opened = exact.open_decoder(bundle, artifact, None)
     steps = _stepwise(opened)
     assert (opened.context, opened.position) == (CONTEXT, 40)
@@ -119,11 +136,16 @@ def test_prefill_in_one_go_in_chunks_and_step_by_step_are_one(
             logits = opened.append(IDS[opened.position : end])
             assert _difference(logits, steps[end - 1]) < EXACT
     opened.close()
-    assert _difference(_scored(bundle, artifact), steps) < EXACT
 
 
-def test_the_manifest_describes_the_file(lowered: Callable[[str, str], tuple[Path, Artifact]]) -> None:
-    bundle, artifact = lowered("gemma2", "fp32")
+def test_the_default_function_gives_every_position(lowered: Callable[[str, str], tuple[Path, Artifact]]) -> None:
+    steps = _stepwise(exact.open_decoder(*lowered("mistral", "fp32"), None))
+    assert _difference(_scored(*lowered("mistral", "fp32")), steps) < EXACT
+
+
+@pytest.mark.parametrize("variant", ["fp32", "fp16-ane"])
+def test_the_manifest_describes_the_file(variant: str, lowered: Callable[[str, str], tuple[Path, Artifact]]) -> None:
+    bundle, artifact = lowered("gemma2", variant)
     check_bindings(artifact, reader.read(bundle / artifact.path))
     assert artifact.cache == KvCache("state", layers=2, kv_heads=2, head_dim=8, dtype="float16", context=CONTEXT)
 
@@ -135,8 +157,9 @@ def _scored(bundle: Path, artifact: Artifact) -> np.ndarray:
     return exact.open_session(bundle, artifact, None).run(entry, feeds)["logits"][0]
 
 
-def test_what_is_rewound_is_forgotten(lowered: Callable[[str, str], tuple[Path, Artifact]]) -> None:
-    opened = exact.open_decoder(*lowered("llama", "fp32"), None)
+@pytest.mark.parametrize("variant", ["fp32", "fp16-ane"])
+def test_what_is_rewound_is_forgotten(variant: str, lowered: Callable[[str, str], tuple[Path, Artifact]]) -> None:
+    opened = exact.open_decoder(*lowered("llama", variant), None)
     steps = _stepwise(opened)
     opened.rewind(17)
     opened.append([5] * 20)
@@ -167,22 +190,29 @@ def _quantized(model: DecoderModel, rule: Callable[[np.ndarray], Quantized], of:
     return to_float16(map_blocks(model, change))
 
 
+@pytest.mark.parametrize("layout", ["", "-ane"])
 @pytest.mark.parametrize(("precision", "rule"), [("int8", quantize_per_channel), ("int4", _blocks_of_16)])
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_integers_agree_with_torch_holding_what_they_stand_for(
-    name: str, precision: str, rule: Callable[[np.ndarray], Quantized], decoder: Callable[[str], Any], tmp_path: Path
+    name: str,
+    precision: str,
+    rule: Callable[[np.ndarray], Quantized],
+    layout: str,
+    decoder: Callable[[str], Any],
+    tmp_path: Path,
 ) -> None:
     blocks = _quantized(describe_decoder(decoder(name)), rule)
-    artifact = _artifact(blocks, precision, tmp_path)
+    artifact = _artifact(blocks, precision + layout, tmp_path)
     twin = _torch_logits(decoder(name), blocks)
     assert _difference(_stepwise(exact.open_decoder(tmp_path, artifact, None)), twin) < EXACT_HALF
     assert _difference(mil.open_decoder(tmp_path, artifact, None).append(IDS), twin[-1]) < HALF
 
 
-def test_layers_may_mix_int4_int8_and_floats(decoder: Callable[[str], Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", ["int4", "int4-ane"])
+def test_layers_may_mix_int4_int8_and_floats(variant: str, decoder: Callable[[str], Any], tmp_path: Path) -> None:
     blocks = _quantized(describe_decoder(decoder("llama")), quantize_per_channel, of="q_proj")
     blocks = _quantized(blocks, _blocks_of_16, of="gate_proj")
-    found = exact.open_decoder(tmp_path, _artifact(blocks, "int4", tmp_path), None).append(IDS)
+    found = exact.open_decoder(tmp_path, _artifact(blocks, variant, tmp_path), None).append(IDS)
     assert _difference(found, _torch_logits(decoder("llama"), blocks)[-1]) < EXACT_HALF
 
 
@@ -215,23 +245,29 @@ def test_the_file_holds_our_integers_and_scales_and_a_tied_table_once(
     assert len(stored) == 1 + 4 * len(blocks.layers)  # query, key and value are one weight, gate and up another
 
 
-def test_a_weight_that_is_slightly_wrong_is_noticed(decoder: Callable[[str], Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", LAYOUTS)
+def test_a_weight_that_is_slightly_wrong_is_noticed(
+    variant: str, decoder: Callable[[str], Any], tmp_path: Path
+) -> None:
     def change(block: Any) -> Any:
         wrong = isinstance(block, Weight) and block.name.endswith("layers.1.self_attn.v_proj.weight")
         return replace(block, value=block.floats * np.float32(1.05)) if wrong else block
 
     blocks = to_float16(map_blocks(describe_decoder(decoder("llama")), change))
-    found = exact.open_decoder(tmp_path, _artifact(blocks, "fp16", tmp_path), None).append(IDS)
+    found = exact.open_decoder(tmp_path, _artifact(blocks, variant, tmp_path), None).append(IDS)
     right = _torch_logits(decoder("llama"), to_float16(describe_decoder(decoder("llama"))))
     assert _difference(found, right[-1]) > 5 * EXACT_HALF
 
 
-def test_norms_hold_a_residual_whose_square_float16_cannot(decoder: Callable[[str], Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", LAYOUTS)
+def test_norms_hold_a_residual_whose_square_float16_cannot(
+    variant: str, decoder: Callable[[str], Any], tmp_path: Path
+) -> None:
     described = describe_decoder(decoder("llama"))
     large = replace(described.words, value=described.words.floats * np.float32(3e4))
     assert 1e4 < np.abs(large.floats).max() < 6e4
     blocks = replace(described, words=large, head=Linear(replace(described.words, name="lm_head.weight")))
-    opened = mil.open_decoder(tmp_path, _artifact(to_float16(blocks), "fp16", tmp_path), None)
+    opened = mil.open_decoder(tmp_path, _artifact(to_float16(blocks), variant, tmp_path), None)
     held = {"model.embed_tokens.weight": large.floats, "lm_head.weight": described.words.floats}
     held = {name: torch.from_numpy(values) for name, values in held.items()}
     with torch.inference_mode():
@@ -239,19 +275,25 @@ def test_norms_hold_a_residual_whose_square_float16_cannot(decoder: Callable[[st
     assert _difference(_stepwise(opened), wanted.logits[0].numpy()) < HALF
 
 
-def test_a_value_that_is_not_finite_is_refused(decoder: Callable[[str], Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("variant", "product"), [("fp16", "linear"), ("fp16-ane", "conv")])
+def test_a_value_that_is_not_finite_is_refused(
+    variant: str, product: str, decoder: Callable[[str], Any], tmp_path: Path
+) -> None:
     described = describe_decoder(decoder("llama"))
     large = replace(described.words, value=described.words.floats * np.float32(6e4))
     blocks = replace(described, words=large, head=Linear(large))
-    opened = mil.open_decoder(tmp_path, _artifact(to_float16(blocks), "fp16", tmp_path), None)
-    with pytest.raises(VerificationFailed, match=r"linear 'linear_\d+' gives a value that is not finite in float16"):
+    opened = mil.open_decoder(tmp_path, _artifact(to_float16(blocks), variant, tmp_path), None)
+    with pytest.raises(VerificationFailed, match=rf"{product} '{product}_\d+' gives a value that is not finite"):
         opened.append(IDS)  # the head's product
     assert opened.position == 0
 
 
-def test_a_longer_context_than_the_model_was_made_for_is_refused(decoder: Callable[[str], Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", LAYOUTS)
+def test_a_longer_context_than_the_model_was_made_for_is_refused(
+    variant: str, decoder: Callable[[str], Any], tmp_path: Path
+) -> None:
     with pytest.raises(InvalidSpec, match="context of 65 tokens: the model was made for 64, ask for fewer"):
-        lower_decoder(describe_decoder(decoder("llama")), "fp16", tmp_path, 65)
+        lower_decoder(describe_decoder(decoder("llama")), variant, tmp_path, 65)
 
 
 def test_layers_with_other_heads_are_refused(decoder: Callable[[str], Any], tmp_path: Path) -> None:
@@ -261,21 +303,23 @@ def test_layers_with_other_heads_are_refused(decoder: Callable[[str], Any], tmp_
         lower_decoder(replace(described, layers=(first, *described.layers[1:])), "fp16", tmp_path, CONTEXT)
 
 
+@pytest.mark.parametrize("variant", LAYOUTS)
 def test_core_ml_itself_is_on_a_mac_only_and_a_session_is_no_decoder(
-    lowered: Callable[[str, str], tuple[Path, Artifact]],
+    variant: str, lowered: Callable[[str, str], tuple[Path, Artifact]]
 ) -> None:
-    bundle, artifact = lowered("llama", "fp16")
+    bundle, artifact = lowered("llama", variant)
     with pytest.raises(BackendUnavailable, match="Core ML runs on Apple systems only"):
         coreml.open_decoder(bundle, artifact, None)
     with pytest.raises(InvalidSpec, match="keeps no state"):
-        StatefulDecoder(replace(artifact, cache=None), lambda entry, inputs: {}, lambda: None)
+        stateful_decoder(replace(artifact, cache=None), lambda entry, inputs: {}, lambda: None)
 
 
+@pytest.mark.parametrize("variant", LAYOUTS)
 def test_the_same_model_gives_the_same_bytes(
-    decoder: Callable[[str], Any], lowered: Callable[[str, str], tuple[Path, Artifact]], tmp_path: Path
+    variant: str, decoder: Callable[[str], Any], lowered: Callable[[str, str], tuple[Path, Artifact]], tmp_path: Path
 ) -> None:
-    bundle, artifact = lowered("llama", "fp16")
-    _artifact(to_float16(describe_decoder(decoder("llama"))), "fp16", tmp_path)
+    bundle, artifact = lowered("llama", variant)
+    _artifact(to_float16(describe_decoder(decoder("llama"))), variant, tmp_path)
     files = sorted(path for path in (bundle / artifact.path).rglob("*") if path.is_file())
     assert len(files) == 3
     for path in files:

@@ -226,8 +226,38 @@ def test_interleaved_concat_takes_turns() -> None:
 
 
 def test_every_operator_of_the_table_has_a_case() -> None:
-    """But for those whose values coremltools does not infer: see test_modules.py and test_mil_states.py."""
-    assert {case.op for case in CASES} | {"lstm", "read_state", "write_state"} == set(OPS)
+    """But for those whose values coremltools does not infer: see below, test_modules.py and test_mil_states.py."""
+    assert {case.op for case in CASES} | {"conv", "lstm", "read_state", "write_state"} == set(OPS)
+
+
+@pytest.mark.parametrize(("groups", "stride", "gap", "pad"), [(1, 1, 1, (0, 0, 0, 0)), (2, 2, 3, (1, 0, 2, 3))])
+def test_convolution_is_a_sum_over_places_and_channels(
+    groups: int, stride: int, gap: int, pad: tuple[int, ...]
+) -> None:
+    """By the definition: loops over outputs, of an image padded with zeros above, below, left and right."""
+    image = np.sin(np.arange(4 * 7 * 8, dtype=np.float64)).reshape(4, 7, 8)
+    weight = np.cos(np.arange(6 * 4 // groups * 3 * 2, dtype=np.float64)).reshape(6, 4 // groups, 3, 2)
+    bias = np.arange(6.0)
+    found = OPS["conv"](
+        *(torch.from_numpy(x).float() for x in (image[None], weight, bias)),
+        pad_type="custom",
+        strides=torch.tensor([stride, stride]),
+        pad=torch.tensor(pad),
+        dilations=torch.tensor([gap, 1]),
+        groups=torch.tensor(groups),
+    )[0].numpy()
+    padded = np.pad(image, [(0, 0), pad[:2], pad[2:]])
+    inputs, outputs = 4 // groups, 6 // groups
+    for channel, row, column in np.ndindex(found.shape):
+        first = channel // outputs * inputs
+        seen = padded[first : first + inputs, row * stride :: gap, column * stride :][:, :3, :2]
+        assert found[channel, row, column] == pytest.approx((seen * weight[channel]).sum() + bias[channel], abs=1e-4)
+    assert found.shape == (6, (padded.shape[1] - 2 * gap - 1) // stride + 1, (padded.shape[2] - 2) // stride + 1)
+
+
+def test_convolution_padded_to_the_same_size_is_refused() -> None:
+    with pytest.raises(UnsupportedModel, match="conv with pad_type 'same'"):
+        OPS["conv"](torch.ones(1, 1, 3), torch.ones(1, 1, 3), pad_type="same")
 
 
 def test_gather_with_batch_dimensions_is_refused() -> None:

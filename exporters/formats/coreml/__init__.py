@@ -2,7 +2,7 @@
 
 fp32 computes in float32; the others in float16, which the GPU and the Neural Engine want. Encoders run on iOS 16,
 which brought `constexpr_affine_dequantize` for our integers; decoders on iOS 18, which brought states and blocks of
-int4 (see `stateful.py`).
+int4, in a layout for the GPU (see `stateful.py`) and one for the Neural Engine (see `neural_engine.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from exporters.architectures.blocks import EncoderModel
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.encoder import build_encoder
 from exporters.formats.lowered import Lowered, phone_outputs
+from exporters.spec import NEURAL_ENGINE
 from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -35,15 +36,18 @@ def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
     return Lowered(path, {"encode": (_entry(model),)}, _MINIMUM)
 
 
-def lower_decoder(model: DecoderModel, precision: str, bundle: Path, context: int) -> Lowered:
-    """Write `model` as `bundle/coreml/PRECISION.mlpackage`, its cache made for `context` tokens. Raises InvalidSpec
-    for more of them than the model was made for, UnsupportedModel for layers whose caches differ in shape."""
+def lower_decoder(model: DecoderModel, variant: str, bundle: Path, context: int) -> Lowered:
+    """Write `model` as `bundle/coreml/VARIANT.mlpackage`, its cache made for `context` tokens. A variant is a precision
+    (a flexible length, for the GPU), or one with `-ane` behind it (fixed lengths, for the Neural Engine). Raises
+    InvalidSpec for more tokens than the model was made for, UnsupportedModel for layers whose caches differ in shape.
+    """
     from exporters.formats.coreml.quiet import load_coremltools
 
     load_coremltools()
-    from exporters.formats.coreml.stateful import write
+    from exporters.formats.coreml import neural_engine, stateful
 
-    return write(model, precision, bundle, context)
+    write = neural_engine.write if variant.endswith(NEURAL_ENGINE) else stateful.write
+    return write(model, variant, bundle, context)
 
 
 def _program(model: EncoderModel, precision: str) -> Any:

@@ -15,10 +15,8 @@ import numpy as np
 from coremltools.converters.mil import Builder as mb
 
 from exporters.architectures.decoders.blocks import CausalAttention, Rope
+from exporters.formats.coreml.arithmetic import MASKED, scaled, weighed
 from exporters.formats.coreml.constants import Constants
-
-# What hidden scores get added: exp(-10000) is 0, and float16 can still hold the sum.
-_MASKED = -1e4
 
 
 class Timeline:
@@ -62,7 +60,7 @@ class Timeline:
         if window is not None:
             hidden = mb.logical_or(x=hidden, y=mb.less_equal(x=keys, y=mb.sub(x=queries, y=np.int32(window))))
         ones = mb.cast(x=hidden, dtype="fp32" if self._dtype == np.float32 else "fp16")
-        added = mb.mul(x=ones, y=self._dtype(_MASKED))
+        added = mb.mul(x=ones, y=self._dtype(MASKED))
         return mb.expand_dims(x=added, axes=[0, 1])
 
     def _places(self) -> tuple[Any, Any]:
@@ -132,14 +130,8 @@ class Cache:
 
 def attended(query: Any, key: Any, value: Any, mask: Any, attention: CausalAttention, dtype: Any) -> Any:
     """(1, kv_heads, groups * S, head_dim) over (1, kv_heads, T, head_dim)."""
-    if attention.soft_cap is None:  # the fused operator scales by head_dim ** -0.5 itself
-        query = _scaled(query, attention.scale * attention.head_dim**0.5, dtype)
-        return mb.scaled_dot_product_attention(query=query, key=key, value=value, attn_mask=mask)
-    cap = attention.soft_cap
-    scores = mb.matmul(x=_scaled(query, attention.scale / cap, dtype), y=key, transpose_y=True)
-    capped = mb.mul(x=mb.tanh(x=scores), y=dtype(cap))
-    return mb.matmul(x=mb.softmax(x=mb.add(x=capped, y=mask), axis=-1), y=value)
-
-
-def _scaled(value: Any, factor: float, dtype: Any) -> Any:
-    return value if abs(factor - 1) < 1e-6 else mb.mul(x=value, y=dtype(factor))
+    if attention.soft_cap is not None:
+        return weighed(query, key, value, mask, attention, dtype)
+    # The fused operator scales by head_dim ** -0.5 itself.
+    query = scaled(query, attention.scale * attention.head_dim**0.5, dtype)
+    return mb.scaled_dot_product_attention(query=query, key=key, value=value, attn_mask=mask)

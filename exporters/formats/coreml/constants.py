@@ -49,6 +49,19 @@ class Constants:
         bias = self.weight(linear.bias) if linear.bias else self.named(f"zeros {width}", np.zeros(width))
         return mb.linear(x=value, weight=self.weight(linear.weight), bias=bias)
 
+    def convolution(self, value: Any, linear: Linear) -> Any:
+        """(1, in, 1, S) -> (1, out, 1, S): the same as a convolution over single places."""
+        bias = {"bias": self.weight(linear.bias)} if linear.bias else {}
+        return mb.conv(x=value, weight=self.kernel(linear.weight), pad_type="valid", **bias)
+
+    def kernel(self, weight: Weight) -> Any:
+        """A matrix (out, in) as (out, in, 1, 1). A function has it in this shape or in its own, not in both."""
+        if not weight.quantized:
+            return self.named(weight.name, weight.float32()[:, :, None, None])
+        if weight.name not in self._made:
+            self._made[weight.name] = self._integers(weight.name, weight.quantized, (None, None))
+        return self._made[weight.name]
+
     def linears(self, value: Any, *linears: Linear) -> Any:
         """The outputs of layers with the same input, one after the other: one product where they can be stored as
         one weight, since a decoding step on a GPU spends its time starting kernels."""
@@ -57,9 +70,11 @@ class Constants:
             return self.linear(value, joined)
         return mb.concat(values=[self.linear(value, linear) for linear in linears], axis=-1)
 
-    def _integers(self, name: str, quantized: Quantized) -> Any:
+    def _integers(self, name: str, quantized: Quantized, axes: tuple[None, ...] = ()) -> Any:
+        """With `axes` of size one behind its own."""
         stored = types.np_int4_dtype if quantized.bits == 4 else np.int8
         parts = {"data": quantized.integers.astype(stored), "scale": quantized.scale.astype(self._dtype)}
+        parts = {part: values[(..., *axes)] for part, values in parts.items()}
         parts = {part: self._arrays.setdefault(f"{name} {part}", values) for part, values in parts.items()}
         widened = mb.constexpr_blockwise_shift_scale(**parts, name=name)
         for part in parts:

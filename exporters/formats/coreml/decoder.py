@@ -2,8 +2,8 @@
 
 Covered: every block of `exporters.architectures.decoders.blocks`. Float16 arithmetic is written as such. Safe in it:
 norms scale a row by its largest entry before squaring (the residual of SmolLM2 reaches 22,552, whose square float16
-cannot hold), and masked scores stay finite. Not covered: static shapes for the Neural Engine, where a flexible length
-runs at its default only; this layout is for the GPU.
+cannot hold), and masked scores stay finite. This layout is for the GPU: on the Neural Engine a flexible length runs at
+its default only, and `exporters.formats.coreml.fixed` is written instead.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 from coremltools.converters.mil import Builder as mb
 
-from exporters.architectures.blocks import Activation, FeedForward, GatedFeedForward
+from exporters.architectures.blocks import FeedForward, GatedFeedForward
 from exporters.architectures.decoders.blocks import AnyNorm, CausalAttention, DecoderModel, RmsNorm
+from exporters.formats.coreml.arithmetic import activated, centred, root_mean_square, soft_capped
 from exporters.formats.coreml.causal import Cache, Timeline, attended
 from exporters.formats.coreml.constants import Constants
 
 KEYS, VALUES = "keyCache", "valueCache"
-_GELU = {"gelu": "EXACT", "gelu_tanh": "TANH_APPROXIMATION"}
-# Below it float16 numbers lose digits: no row is scaled up to less.
-_SMALLEST_NORMAL = 2.0**-14
 
 
 def last_position(hidden: Any) -> Any:
@@ -70,24 +68,13 @@ class MilDecoderBuilder:
         return total, self.norm(total, norm)
 
     def norm(self, hidden: Any, norm: AnyNorm) -> Any:
-        """Layer normalization is that of root mean squares about the mean, and as safe."""
         if isinstance(norm, RmsNorm):
             return self._root_mean_square(hidden, norm.weight.name, norm.gain(), norm.eps)
-        centred = mb.sub(x=hidden, y=mb.reduce_mean(x=hidden, axes=[-1], keep_dims=True))
-        scaled = self._root_mean_square(centred, norm.weight.name, norm.weight.float32(), norm.eps)
-        return mb.add(x=scaled, y=self._constants.weight(norm.bias)) if norm.bias else scaled
+        value = self._root_mean_square(centred(hidden, -1), norm.weight.name, norm.weight.float32(), norm.eps)
+        return mb.add(x=value, y=self._constants.weight(norm.bias)) if norm.bias else value
 
     def _root_mean_square(self, value: Any, name: str, gain: np.ndarray, eps: float) -> Any:
-        """value / sqrt(mean(value^2) + eps) * gain, with value and sqrt(eps) divided by the same number first."""
-        root = self._dtype(eps**0.5)
-        largest = mb.reduce_max(x=mb.abs(x=value), axes=[-1], keep_dims=True)
-        largest = mb.maximum(x=largest, y=max(root, self._dtype(_SMALLEST_NORMAL)))
-        part = mb.real_div(x=value, y=largest)
-        mean = mb.reduce_mean(x=mb.mul(x=part, y=part), axes=[-1], keep_dims=True)
-        share = mb.real_div(x=root, y=largest)
-        inverse = mb.rsqrt(x=mb.add(x=mean, y=mb.mul(x=share, y=share)), epsilon=self._dtype(0))
-        scaled = mb.mul(x=value, y=mb.real_div(x=inverse, y=largest))
-        return mb.mul(x=scaled, y=self._constants.named(name, gain))
+        return root_mean_square(value, self._constants.named(name, gain), eps, -1, self._dtype)
 
     def attention(self, normed: Any, attention: CausalAttention, layer: int) -> Any:
         query, key, value = self._split_heads(normed, attention)
@@ -130,11 +117,11 @@ class MilDecoderBuilder:
     def feed_forward(self, normed: Any, feed_forward: FeedForward | GatedFeedForward) -> Any:
         kind = feed_forward.activation
         if isinstance(feed_forward, FeedForward):
-            expanded = _activated(self._constants.linear(normed, feed_forward.up), kind)
+            expanded = activated(self._constants.linear(normed, feed_forward.up), kind)
         else:
             both = self._constants.linears(normed, feed_forward.gate, feed_forward.up)
             gate, up = mb.split(x=both, num_splits=2, axis=-1)
-            expanded = mb.mul(x=_activated(gate, kind), y=up)
+            expanded = mb.mul(x=activated(gate, kind), y=up)
         return self._constants.linear(expanded, feed_forward.down)
 
     def asked_for(self, hidden: Any, added: Any) -> tuple[Any, Any]:
@@ -143,15 +130,8 @@ class MilDecoderBuilder:
     def logits(self, normed: Any, model: DecoderModel) -> None:
         logits = self._constants.linear(normed, model.head)
         if model.soft_cap is not None:
-            cap = model.soft_cap
-            logits = mb.mul(x=mb.tanh(x=mb.mul(x=logits, y=self._dtype(1 / cap))), y=self._dtype(cap))
+            logits = soft_capped(logits, model.soft_cap, self._dtype)
         if self._dtype == np.float32:
             self.outputs["logits"] = mb.identity(x=logits, name="logits")
         else:
             self.outputs["logits"] = mb.cast(x=logits, dtype="fp32", name="logits")
-
-
-def _activated(value: Any, kind: Activation) -> Any:
-    if kind in _GELU:
-        return mb.gelu(x=value, mode=_GELU[kind])
-    return {"relu": mb.relu, "silu": mb.silu, "tanh": mb.tanh}[kind](x=value)

@@ -2,11 +2,13 @@
 weights. `main` gives logits of every position, `last` those of the last token alone, which for a long prompt and a
 large vocabulary is most of the memory.
 
-Physical names and shapes are those that swift-transformers feeds and reads: `inputIds` (1, S) int32; `causalMask`
-(1, 1, 1, T + 1) float16, of which it fills in nothing but the length, one more than the T tokens that the cache holds
-once the new ones are in it; the states `keyCache` and `valueCache`; `logits` float32, by the function that is the
-default (1, S, vocabulary). The program makes the mask itself, windows included. A cache is forgotten from a token on
-by saying a smaller T.
+Physical names and shapes are those that swift-transformers feeds and reads (huggingface/swift-transformers at 0244ff32,
+Sources/Models/LanguageModel.swift, `Keys` and `LanguageModelWithStatefulKVCache`; Hugging Face's own Mistral and
+Apple's Llama example have the same five): `inputIds` (1, S) int32, its length a range; `causalMask` (1, 1, 1, T + 1)
+float16, of which it fills in nothing but the length, one more than the T tokens that the cache holds once the new ones
+are in it; the states `keyCache` and `valueCache`; `logits` float32, by the function that is the default (1, S,
+vocabulary), of which it reads row S - 1. The program makes the mask itself, windows included. A cache is forgotten from
+a token on by saying a smaller T.
 
 fp32 computes in float32, but its cache is float16 too: Core ML has no states of another type.
 """
@@ -32,14 +34,12 @@ from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
 from mobile_llm.errors import InvalidSpec, UnsupportedModel
 
 EVERY, LAST = "main", "last"
-_MINIMUM = {"coreml": "8", "ios": "18.0", "macos": "15.0"}
+MINIMUM = {"coreml": "8", "ios": "18.0", "macos": "15.0"}
 
 
 def write(model: DecoderModel, precision: str, bundle: Path, context: int) -> Lowered:
     """See `exporters.formats.coreml.lower_decoder`."""
-    if context > model.context:
-        raise InvalidSpec(f"a context of {context} tokens: the model was made for {model.context}, ask for fewer")
-    cache = _cache(model, context)
+    cache = cache_of(model, context)
     path = f"coreml/{precision}.mlpackage"
     dtype = np.float32 if precision == "fp32" else np.float16
     save_package(_program(model, cache, dtype), ct.target.iOS18, bundle / path)
@@ -48,10 +48,13 @@ def write(model: DecoderModel, precision: str, bundle: Path, context: int) -> Lo
         "decode": (_entry(model, context, LAST, 1),),
         "score": (_entry(model, context, EVERY, "sequence"),),
     }
-    return Lowered(path, entries, _MINIMUM, cache)
+    return Lowered(path, entries, MINIMUM, cache)
 
 
-def _cache(model: DecoderModel, context: int) -> KvCache:
+def cache_of(model: DecoderModel, context: int) -> KvCache:
+    """The states of all layers. Raises InvalidSpec and UnsupportedModel as `exporters.formats.coreml.lower_decoder`."""
+    if context > model.context:
+        raise InvalidSpec(f"a context of {context} tokens: the model was made for {model.context}, ask for fewer")
     shapes = {(layer.attention.kv_heads, layer.attention.head_dim) for layer in model.layers}
     if len(shapes) > 1:
         raise UnsupportedModel(f"one state holds all layers, and theirs differ: (heads, numbers) {sorted(shapes)}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.verification.mil import MilDecoder, MilSession
+from exporters.verification.mil import MilSession, decoder
+from mobile_llm.backends import Decoder
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact
 
@@ -13,5 +14,5 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> MilSe
     return MilSession(inside(bundle, artifact.path), float32=True)
 
 
-def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> MilDecoder:
-    return MilDecoder(inside(bundle, artifact.path), artifact, float32=True)
+def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> Decoder:
+    return decoder(inside(bundle, artifact.path), artifact, float32=True)

@@ -16,7 +16,8 @@ import numpy as np
 
 from exporters.verification.mil.program import Program, require_known
 from mobile_llm.artifacts import coreml
-from mobile_llm.backends.stateful import StatefulDecoder
+from mobile_llm.backends import Decoder
+from mobile_llm.backends.stateful import stateful_decoder
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact, EntryPoint
 from mobile_llm.errors import BackendUnavailable
@@ -73,13 +74,11 @@ class MilSession:
         self._programs.clear()
 
 
-class MilDecoder(StatefulDecoder):
-    """A decoder of `mobile_llm.backends`, with the states of one sequence."""
-
-    def __init__(self, path: Path, artifact: Artifact, float32: bool = False) -> None:
-        programs = Programs(path, float32)
-        states = programs.of(artifact.entry_points["decode"][0]).new_states()
-        super().__init__(artifact, lambda entry, inputs: programs.run(entry, inputs, states), programs.clear)
+def decoder(path: Path, artifact: Artifact, float32: bool = False) -> Decoder:
+    """A decoder of `mobile_llm.backends`, with the states of one sequence, which its functions share."""
+    programs = Programs(path, float32)
+    states = programs.of(artifact.entry_points["decode"][0]).new_states()
+    return stateful_decoder(artifact, lambda entry, inputs: programs.run(entry, inputs, states), programs.clear)
 
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> MilSession:
@@ -88,10 +87,10 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> MilSe
     return MilSession(inside(bundle, artifact.path))
 
 
-def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> MilDecoder:
+def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> Decoder:
     """The same for an artifact that keeps a KV cache in states."""
     _require_torch()
-    return MilDecoder(inside(bundle, artifact.path), artifact)
+    return decoder(inside(bundle, artifact.path), artifact)
 
 
 def _require_torch() -> None:

@@ -1,7 +1,8 @@
 """What each MIL operator computes (coremltools' documentation of `Builder`), in torch.
 
 Functions take the operator's parameters by name: tensors, strings, and for `values` a list. Floats are float32; the
-caller rounds results to what the program declares. Not covered: convolution, control flow, images.
+caller rounds results to what the program declares. Not covered: padding of convolutions to the same size, control
+flow, images.
 """
 
 from __future__ import annotations
@@ -51,6 +52,28 @@ def _cast(x: T, dtype: str) -> T:
 
 def _linear(x: T, weight: T, bias: T | None = None) -> T:
     return functional.linear(x, weight, bias)
+
+
+def _conv(
+    x: T,
+    weight: T,
+    bias: T | None = None,
+    pad_type: str = "valid",
+    strides: T | None = None,
+    pad: T | None = None,
+    dilations: T | None = None,
+    groups: T | None = None,
+) -> T:
+    """Over one to three spatial axes; `pad` counts before and after each and matters where `pad_type` is custom."""
+    axes = x.ndim - 2
+    if pad_type not in ("valid", "custom"):
+        raise UnsupportedModel(f"the evaluator does not know conv with pad_type {pad_type!r}")
+    if pad_type == "custom" and pad is not None:
+        edges = ints(pad)
+        x = functional.pad(x, [edge for axis in reversed(range(axes)) for edge in edges[2 * axis : 2 * axis + 2]])
+    function = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
+    steps, gaps = (ints(given) if given is not None else [1] * axes for given in (strides, dilations))
+    return function(x, weight, bias, stride=steps, dilation=gaps, groups=int(groups) if groups is not None else 1)
 
 
 def _matmul(x: T, y: T, transpose_x: T | None = None, transpose_y: T | None = None) -> T:
@@ -204,7 +227,7 @@ OPS: Mapping[str, Callable[..., Any]] = {
     "rsqrt": _with_epsilon(lambda x, epsilon: torch.rsqrt(x + epsilon)),
     "log": _with_epsilon(lambda x, epsilon: torch.log(x + epsilon)),
     "inverse": _with_epsilon(lambda x, epsilon: 1 / (x + epsilon)),
-    "cast": _cast, "linear": _linear, "matmul": _matmul, "layer_norm": _layer_norm, "softmax": _softmax,
+    "cast": _cast, "conv": _conv, "linear": _linear, "matmul": _matmul, "layer_norm": _layer_norm, "softmax": _softmax,
     "gelu": _gelu, "gather": _gather, "reshape": _reshape, "transpose": _transpose, "expand_dims": _expand_dims,
     "squeeze": _squeeze, "concat": _concat, "stack": _stack, "split": _split, "slice_by_index": slice_by_index,
     "slice_by_size": slice_by_size, "slice_update": slice_update, "tile": _tile, "fill": _fill,
