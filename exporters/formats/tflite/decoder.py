@@ -51,8 +51,7 @@ class TfliteDecoderBuilder:
         self._layers = Layers(self._nodes)
         self._tokens = graph.input("tokens", (1, shape.rows))
         self._positions = Positions(self._nodes, self._layers, shape.rows, shape.cached, context)
-        self._last = graph.input("last_row", (1,)) if shape.rows > 1 else -1
-        caches = _CACHES[layout.dtype](Ends(self._nodes, layout, shape.cached))
+        caches = _CACHES[layout.dtype](self._ends(layout))
         self._attention = CachedAttention(self._nodes, self._positions, caches, shape.rows, shape.cached)
 
     def embed(self, model: DecoderModel) -> int:
@@ -92,14 +91,20 @@ class TfliteDecoderBuilder:
         return self._nodes.matmul(selector, hidden), self._nodes.matmul(selector, added)
 
     def logits(self, normed: int, model: DecoderModel) -> None:
-        logits = self._layers.linear(normed, model.head)
-        self._graph.output("logits", soft_capped(self._nodes, logits, model.soft_cap))
+        self._graph.output("logits", self._capped_logits(normed, model))
+
+    def _capped_logits(self, normed: int, model: DecoderModel) -> int:
+        return soft_capped(self._nodes, self._layers.linear(normed, model.head), model.soft_cap)
+
+    def _ends(self, layout: CacheLayout) -> Ends:
+        """How the caches come in and go out."""
+        return Ends(self._nodes, layout, self._shape.cached)
 
     def _selector(self) -> int:
         """(1, rows): 1 at the row asked for, else 0. A product with it stays inside XNNPACK, a gather would not."""
-        n = self._nodes
+        n, last = self._nodes, self._graph.input("last_row", (1,))
         places = self._graph.constant(f"places_{self._shape.rows}", np.arange(self._shape.rows, dtype=np.float32)[None])
-        apart = n.unary(Ops.ABS, n.binary("Sub", places, n.reshape(n.cast(self._last), (1, 1))))
+        apart = n.unary(Ops.ABS, n.binary("Sub", places, n.reshape(n.cast(last), (1, 1))))
         return n.larger(n.binary("Sub", self._graph.number(1.0), apart), 0.0)
 
     def _several(self, hidden: int, *linears: Linear) -> tuple[int, ...]:

@@ -95,9 +95,13 @@ INT8_ROWS = CacheLayout(
 def shapes(context: int) -> tuple[Shape, ...]:
     """Every signature of a decoder for `context` tokens: caches double up to it."""
     caches = _caches(context)
-    chunks = tuple(chunk for chunk in _CHUNKS if chunk < context) or (context,)
-    prefills = (Shape(chunk, cached) for cached in (0, *caches) for chunk in chunks)
+    prefills = (Shape(chunk, cached) for cached in (0, *caches) for chunk in chunks(context))
     return (*(Shape(1, cached) for cached in caches), *prefills)
+
+
+def chunks(context: int) -> tuple[int, ...]:
+    """How many tokens are read at once."""
+    return tuple(chunk for chunk in _CHUNKS if chunk < context) or (context,)
 
 
 def entry_points(model: DecoderModel, context: int, layout: CacheLayout) -> Mapping[str, tuple[EntryPoint, ...]]:
