@@ -102,7 +102,8 @@ class WholeCacheDecoder:
             outputs = [binding for binding in entry.outputs.values() if binding.name not in self._caches]
             self._steps[signature] = _Step(
                 signature,
-                *(own[role].array for role in _TOKENS),
+                own["input_ids"].array,
+                own["position_ids"].array,
                 {entry.inputs[role].name: buffer for role, buffer in own.items()},
                 {binding.name: self._file.output(signature, binding) for binding in outputs},
             )

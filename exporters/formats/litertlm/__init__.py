@@ -6,25 +6,15 @@ nothing but the weights in common with that of a TFLite artifact. WHY
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from exporters.architectures.decoders.blocks import DecoderModel
+from exporters.formats.litertlm.texts import Texts
 from exporters.formats.lowered import Lowered
-from mobile_llm.bundle.manifest import Generation
 from mobile_llm.errors import InvalidSpec
 
 _MINIMUM = {"litert-lm": "0.18.1"}  # the oldest that was tried
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What is packed beside the model: the contents of tokenizer.json, the chat template, and how an answer ends."""
-
-    tokenizer: bytes
-    template: str | None
-    generation: Generation
 
 
 def lower_decoder(model: DecoderModel, precision: str, bundle: Path, context: int, texts: Texts) -> Lowered:
@@ -39,7 +29,7 @@ def lower_decoder(model: DecoderModel, precision: str, bundle: Path, context: in
             f"a context of {context} tokens: the model was made for {model.context}, ask for at most those"
         )
     path = f"litertlm/{precision}.litertlm"
-    with TemporaryDirectory(dir=bundle) as scratch:
+    with TemporaryDirectory() as scratch:
         inside = Path(scratch) / "model.tflite"
         write_whole(model, inside, context)
         _pack(bundle / path, inside, context, texts)
@@ -51,7 +41,7 @@ def _pack(path: Path, model: Path, context: int, texts: Texts) -> None:
     from exporters.formats.litertlm.metadata import llm_metadata, packed_tokenizer
 
     sections = [
-        Section(LLM_METADATA, llm_metadata(context, texts.generation, texts.template)),
+        Section(LLM_METADATA, llm_metadata(context, texts)),
         Section(HF_TOKENIZER, packed_tokenizer(texts.tokenizer)),
         Section(TFLITE_MODEL, model, {"model_type": "tf_lite_prefill_decode"}),
     ]

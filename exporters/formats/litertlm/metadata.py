@@ -11,11 +11,12 @@ import struct
 import zlib
 from collections.abc import Mapping
 
+from exporters.formats.litertlm.texts import Texts
 from mobile_llm.bundle.manifest import Generation
 
 _VARINT, _BYTES, _FLOAT = 0, 2, 5
 # Numbers of LlmMetadata and of the messages inside it.
-_STOP, _SAMPLER, _MOST_TOKENS, _KIND, _TEMPLATE, _THINKS, _CALLS = 2, 4, 5, 6, 7, 11, 12
+_START, _STOP, _SAMPLER, _MOST_TOKENS, _KIND, _TEMPLATE, _THINKS, _CALLS = 1, 2, 4, 5, 6, 7, 11, 12
 _TOKEN_IDS, _IDS, _GENERIC = 1, 1, 1
 _TOP_K, _TOP_P = 1, 2
 _ALL = 1024  # of the likeliest tokens, where the model does not limit them
@@ -37,12 +38,13 @@ _PARTS = (
 )
 
 
-def llm_metadata(context: int, generation: Generation, template: str | None) -> bytes:
+def llm_metadata(context: int, texts: Texts) -> bytes:
     """A serialized LlmMetadata of a model of no special kind."""
-    stops = (_field(_STOP, _field(_TOKEN_IDS, _field(_IDS, _varint(token)))) for token in generation.stop)
+    generation, template = texts.generation, texts.template
     return b"".join(
         [
-            *stops,
+            _token(_START, texts.start) if texts.start is not None else b"",
+            *(_token(_STOP, token) for token in generation.stop),
             _field(_SAMPLER, _sampler(generation)),
             _number(_MOST_TOKENS, context),
             _field(_KIND, _field(_GENERIC, b"")),
@@ -69,6 +71,10 @@ def _sampler(generation: Generation) -> bytes:
         return _number(1, _TOP_K) + _number(2, 1)
     chosen = [_number(1, _TOP_P), _number(2, generation.top_k or _ALL), _float(3, generation.top_p)]
     return b"".join([*chosen, _float(4, generation.temperature)])
+
+
+def _token(number: int, token: int) -> bytes:
+    return _field(number, _field(_TOKEN_IDS, _field(_IDS, _varint(token))))
 
 
 def _field(number: int, contents: bytes) -> bytes:
