@@ -75,7 +75,7 @@ def test_the_manifest_says_what_there_is(decoder: Callable[[str], Any], tmp_path
     assert decode.signature == "decode"
     assert [entry.signature for entry in artifact.entry_points["prefill"]] == ["prefill_4", "prefill_16"]
     assert decode.inputs["key.1"] == decode.outputs["key.1"]
-    assert decode.inputs["key.1"].shape == (1, 2, 8, CONTEXT + 16)
+    assert decode.inputs["key.1"].shape == (1, 2, CONTEXT + 16, 8)
     assert decode.outputs["logits"].shape == (1, 1, VOCABULARY)
     assert artifact.cache is not None
     assert (artifact.cache.kind, artifact.cache.context) == ("whole", CONTEXT)

@@ -1,7 +1,9 @@
 """LiteRT-LM artifacts: `.litertlm` files, which hold a TFLite model, the tokenizer, and how the model is talked to.
 
-A format of its own and not a variant of the TFLite one: another file, another runtime, and a model inside that has
-nothing but the weights in common with that of a TFLite artifact. WHY
+A format of its own and not a variant of the TFLite one. One TFLite file can hold the signatures of both, with shared
+weights, and LiteRT-LM runs it unchanged; but it prepares every signature when it loads. SmolLM2-135M in int8 for 1,024
+tokens, in litert-lm 0.18.1 without its cache of weights: 143 MB of one file instead of 139 and 142 of two, but a peak
+of 2.9 GB instead of 0.8 and six times the work to load. A phone has the one file that its runtime reads.
 """
 
 from __future__ import annotations

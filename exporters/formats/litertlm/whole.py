@@ -17,20 +17,21 @@ Not covered: its executors for NPUs and GPUs, which have other expectations; cac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from exporters.architectures.decoders.blocks import CausalAttention, DecoderModel
 from exporters.architectures.decoders.walk import build_decoder
-from exporters.formats.tflite.caches import Ends
+from exporters.formats.tflite.caches import Caches
 from exporters.formats.tflite.decoder import Joined, TfliteDecoderBuilder
 from exporters.formats.tflite.flatbuffer import Model, Ops, Subgraph, Types
-from exporters.formats.tflite.positions import Positions
-from exporters.formats.tflite.signatures import FLOAT_ROWS, CacheLayout, Shape, cache_of, chunks
+from exporters.formats.tflite.nodes import Nodes
+from exporters.formats.tflite.signatures import CacheLayout, CacheTensor, Shape, cache_of, chunks
 from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
 
-_LAYOUT = FLOAT_ROWS
+_KINDS = ("key", "value")
+_LAYOUT = CacheLayout("float32", {kind: CacheTensor(kind[0], "float32", ("rows", "head_dim")) for kind in _KINDS})
 
 
 def write_whole(model: DecoderModel, path: Path, context: int) -> None:
@@ -54,8 +55,10 @@ def whole_cache(model: DecoderModel, context: int) -> KvCache:
 
 
 class _Builder(TfliteDecoderBuilder):
-    def _ends(self, layout: CacheLayout) -> Ends:
-        return _WholeEnds(self._nodes, layout, self._shape.cached, self._positions)
+    def _caches(self, layout: CacheLayout) -> Caches:
+        along = self._graph.ints(0, 0, 1, 0)
+        start = self._nodes.binary("Mul", self._positions.first(), along, Types.INT32)
+        return _WholeCaches(self._nodes, self._shape.cached, start)
 
     def asked_for(self, hidden: int, added: int) -> tuple[int, int]:
         return hidden, added
@@ -67,37 +70,35 @@ class _Builder(TfliteDecoderBuilder):
 
 
 @dataclass(frozen=True)
-class _WholeEnds(Ends):
-    """Caches that come out as they came in, with the new rows from the first new position on."""
+class _WholeCaches:
+    """Implements `Caches`: (1, kv_heads, cached, head_dim), which come out as they came in but for the new rows from
+    `start` on, int32 (4,). Keys lie as values do: how many tokens there is room for, LiteRT-LM reads off one axis."""
 
-    positions: Positions
+    nodes: Nodes
+    cached: int
+    start: int
     _inputs: dict[str, int] = field(default_factory=dict)
-    _starts: dict[int, int] = field(default_factory=dict)
 
-    def output(self, kind: str, value: int, layer: int) -> None:
-        tensor, graph = self.layout.tensors[kind], self.nodes.graph
-        axis = 2 + tensor.axes.index("rows")
-        shape = list(graph.shape(value))
-        shape[axis] = self.cached
-        cache = self._cache(tensor.input(layer), shape)
-        result = graph.op(Ops.DYNAMIC_UPDATE_SLICE, [cache, value, self._start(axis)], shape)
-        graph.output(tensor.input(layer), result)
+    def keep(self, key: int, value: int, layer: int) -> None:
+        for kind, rows in (("key", key), ("value", value)):
+            _, heads, _, head_dim = self.nodes.graph.shape(rows)
+            cache = self._cache(kind, layer, heads, head_dim)
+            operands, shape = [cache, rows, self.start], self.nodes.graph.shape(cache)
+            updated = self.nodes.graph.op(Ops.DYNAMIC_UPDATE_SLICE, operands, shape)
+            self.nodes.graph.output(_LAYOUT.tensors[kind].input(layer), updated)
 
-    def input(self, kind: str, attention: CausalAttention, layer: int) -> int:
-        tensor = self.layout.tensors[kind]
-        return self._cache(tensor.input(layer), tensor.shape(attention, self.cached))
+    def scores(self, query: int, attention: CausalAttention, layer: int) -> int:
+        keys = self._cache("key", layer, attention.kv_heads, attention.head_dim)
+        return self.nodes.matmul(query, keys, transpose=True)
 
-    def _cache(self, name: str, shape: Sequence[int]) -> int:
+    def weighted(self, chances: int, attention: CausalAttention, layer: int) -> int:
+        return self.nodes.matmul(chances, self._cache("value", layer, attention.kv_heads, attention.head_dim))
+
+    def _cache(self, kind: str, layer: int, heads: int, head_dim: int) -> int:
+        name = _LAYOUT.tensors[kind].input(layer)
         if name not in self._inputs:
-            self._inputs[name] = self.nodes.graph.input(name, shape, Types.FLOAT32)
+            self._inputs[name] = self.nodes.graph.input(name, (1, heads, self.cached, head_dim), Types.FLOAT32)
         return self._inputs[name]
-
-    def _start(self, axis: int) -> int:
-        """int32 (4,): the first new position along one axis, else 0."""
-        if axis not in self._starts:
-            along = self.nodes.graph.ints(*(int(i == axis) for i in range(4)))
-            self._starts[axis] = self.nodes.binary("Mul", self.positions.first(), along, Types.INT32)
-        return self._starts[axis]
 
 
 def _shapes(context: int) -> tuple[Shape, ...]:

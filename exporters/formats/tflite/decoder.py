@@ -51,7 +51,7 @@ class TfliteDecoderBuilder:
         self._layers = Layers(self._nodes)
         self._tokens = graph.input("tokens", (1, shape.rows))
         self._positions = Positions(self._nodes, self._layers, shape.rows, shape.cached, context)
-        caches = _CACHES[layout.dtype](self._ends(layout))
+        caches = self._caches(layout)
         self._attention = CachedAttention(self._nodes, self._positions, caches, shape.rows, shape.cached)
 
     def embed(self, model: DecoderModel) -> int:
@@ -96,9 +96,8 @@ class TfliteDecoderBuilder:
     def _capped_logits(self, normed: int, model: DecoderModel) -> int:
         return soft_capped(self._nodes, self._layers.linear(normed, model.head), model.soft_cap)
 
-    def _ends(self, layout: CacheLayout) -> Ends:
-        """How the caches come in and go out."""
-        return Ends(self._nodes, layout, self._shape.cached)
+    def _caches(self, layout: CacheLayout) -> Caches:
+        return _CACHES[layout.dtype](Ends(self._nodes, layout, self._shape.cached))
 
     def _selector(self) -> int:
         """(1, rows): 1 at the row asked for, else 0. A product with it stays inside XNNPACK, a gather would not."""
