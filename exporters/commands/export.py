@@ -13,7 +13,12 @@ EXTRA = "export-onnx,export-tflite,export-coreml"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a Hugging Face model folder, or a hub id")
     parser.add_argument("--task", required=True, help="text-classification, token-classification, …")
-    parser.add_argument("--formats", default="onnx,tflite,coreml", metavar="LIST", help="default: onnx,tflite,coreml")
+    parser.add_argument(
+        "--formats",
+        default="onnx,tflite,coreml",
+        metavar="LIST",
+        help="default: onnx,tflite,coreml; of a model that writes also litertlm",
+    )
     parser.add_argument(
         "--recipe", default="fp32,int8", metavar="LIST", help="of fp32, fp16, int8, int4; default: fp32,int8"
     )
