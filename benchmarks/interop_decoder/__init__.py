@@ -2,5 +2,6 @@
 
 The client is installed into an environment of its own and started once for each artifact. It is asked for the ids of
 the bundle's golden texts, for the prompts of its golden conversations, and for greedy answers, to a conversation and
-to what is said after it. Not covered: its executors for GPUs and NPUs, sampling, tools.
+to what is said after it. What follows on an answer that was cut short is not compared: LiteRT-LM goes on without the
+template's end of that answer. Not covered: its executors for GPUs and NPUs, sampling, tools.
 """

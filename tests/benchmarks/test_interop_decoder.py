@@ -29,6 +29,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparing, "CONVERSATIONS", (({"role": "user", "content": "a"},),))
     monkeypatch.setattr(comparing, "MORE", "b")
     monkeypatch.setattr(comparing, "MOST", 6)
+    monkeypatch.setattr(comparing, "_NEAR", 0)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,11 @@ def test_a_text_may_differ_where_two_tokens_are_as_likely(bundle: Bundle, monkey
     row = compared(bundle, lambda answer: answer["answers"][0].update(texts=["?", "?"]))[-1]
     assert (row.verdict, row.differ) == ("pass", 2)
     assert "100 is noise" in row.note
+
+
+def test_what_follows_on_an_answer_that_was_cut_is_not_compared(bundle: Bundle) -> None:
+    row = compared(bundle, lambda answer: answer["answers"][0].update(texts=["?" * comparing.MOST, "?"]))[-1]
+    assert (row.compared, row.differ) == (1, 1)
 
 
 def test_a_client_that_cannot_be_installed_is_not_a_pass(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
