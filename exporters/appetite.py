@@ -18,7 +18,8 @@ from exporters.spec import NEURAL_ENGINE, recipe_of
 _MB = 1_000_000
 # Resident megabytes of the interpreter with each package imported, beyond those named before it.
 _IMPORTS = {"base": 35, "torch": 360}  # torch, transformers, optimum
-_IMPORTS_OF_FORMAT = {"onnx": 25, "tflite": 13, "coreml": 20}  # onnx + onnxruntime, flatbuffers + LiteRT, coremltools
+# onnx + onnxruntime, flatbuffers + LiteRT (twice), coremltools
+_IMPORTS_OF_FORMAT = {"onnx": 25, "tflite": 13, "coreml": 20, "litertlm": 13}
 _TENSORFLOW = 573  # a second client of TFLite files, asked where it is installed
 # What stays behind when a step has ended: tokenizer, golden texts, thread pools, pages that malloc keeps.
 _LEFT_BEHIND = 60
@@ -29,6 +30,7 @@ _WRITING = {
     "onnx": {"fp32": 2.2, "fp16": 1.7, "int8": 1.2, "int4": 1.2},
     "tflite": {"fp32": 1.8, "fp16": 1.4, "int8": 0.8, "int4": 0.8},
     "coreml": {"fp32": 0.7, "fp16": 0.7, "int8": 0.7, "int4": 0.7},
+    "litertlm": {"fp32": 1.8, "fp16": 1.4, "int8": 0.8, "int4": 0.8},
 }
 # The model's twins: a dequantized copy of every weight that is not the model's own.
 _TWINS = 1.6
@@ -40,8 +42,8 @@ _COMPARING = {
     "coreml": {"fp32": 1.3, "fp16": 1.6, "int8": 1.6, "int4": 1.6},
 }
 # Seconds of one core: to load and to ask the model, then per artifact, and per million linear parameters of each.
-_SECONDS, _SECONDS_PER_ARTIFACT = 25.0, {"onnx": 4.0, "tflite": 6.0, "coreml": 9.0}
-_SECONDS_PER_MILLION = {"onnx": 0.3, "tflite": 0.5, "coreml": 0.45}
+_SECONDS, _SECONDS_PER_ARTIFACT = 25.0, {"onnx": 4.0, "tflite": 6.0, "coreml": 9.0, "litertlm": 6.0}
+_SECONDS_PER_MILLION = {"onnx": 0.3, "tflite": 0.5, "coreml": 0.45, "litertlm": 0.5}
 _CALIBRATING = 4.5  # seconds per million linear parameters: writing and reading 16k tokens each, then rounding
 _BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 4.5 / 8}  # int4: with a float16 scale for 32
 _GRAPH = 250_000  # bytes of an artifact that are no weights
@@ -108,7 +110,7 @@ def _writing(sizes: Sizes, artifact_id: str) -> int:
 
 def _comparing(sizes: Sizes, shape: Shape, artifact_id: str) -> int:
     format_name, recipe = artifact_id.split("/")[0], recipe_of(artifact_id)
-    if format_name == "tflite":
+    if format_name in ("tflite", "litertlm"):
         return max(_in_litert(sizes, shape), 0 if recipe == "fp32" else _widening(sizes))
     functions = 2 if artifact_id.endswith(NEURAL_ENGINE) else 1
     return int(4 * sizes.exported * functions * _COMPARING[format_name][recipe])

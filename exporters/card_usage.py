@@ -34,6 +34,9 @@ def usage(manifest: Manifest) -> Iterator[str]:
     dtype = next((d for p, d in _DTYPES.items() if f"onnx/{p}" in manifest.artifacts), None)
     if dtype and manifest.tokenizer:
         yield f"In a browser or in Node, with transformers.js:\n\n```js\n{_javascript(manifest, dtype)}\n```\n"
+    if "litertlm" in manifest.defaults:
+        path = manifest.artifacts[manifest.defaults["litertlm"]].path
+        yield f"With LiteRT-LM, here in Python:\n\n```python\n{_litert_lm(path)}\n```\n"
 
 
 def _classify(task: TaskInfo) -> str | None:
@@ -41,6 +44,15 @@ def _classify(task: TaskInfo) -> str | None:
         return None
     given = '("a text", "another")' if task.text_pairs else '"a text"'
     return f"answer = model.classify({given})[0]\nprint({_PRINTED[task.problem_type or SINGLE_LABEL]})"
+
+
+def _litert_lm(path: str) -> str:
+    return (
+        "import litert_lm\n\n"
+        f'with litert_lm.Engine("BUNDLE/{path}", backend=litert_lm.Backend.CPU()) as engine:\n'
+        "    with engine.create_conversation() as conversation:\n"
+        '        print(conversation.send_message("a question"))'
+    )
 
 
 def _javascript(manifest: Manifest, dtype: str) -> str:

@@ -125,8 +125,10 @@ def _shape(config: dict[str, Any]) -> Shape:
 
 
 def _scratch(sizes: Sizes, names: list[str]) -> int:
-    """Exact views are written to be opened, one at a time; coremltools gathers its weights before it saves them."""
-    return 4 * sizes.exported if any(n.startswith("coreml/") or not n.endswith("/fp32") for n in names) else 0
+    """Exact views are written to be opened, one at a time; coremltools gathers its weights before it saves them; what
+    is packed in a LiteRT-LM file is written apart."""
+    apart = ("coreml/", "litertlm/")
+    return 4 * sizes.exported if any(n.startswith(apart) or not n.endswith("/fp32") for n in names) else 0
 
 
 def _device(place: Path) -> int:

@@ -14,6 +14,7 @@ TASKS = ("text-classification", "token-classification", "feature-extraction", "t
 GENERATION = "text-generation"
 LABELLED = ("text-classification", "token-classification")
 FORMATS = ("onnx", "tflite", "coreml")
+FORMATS_OF_GENERATION = (*FORMATS, "litertlm")
 RECIPES = ("fp32", "fp16", "int8", "int4")
 # What the name of a Core ML artifact for the Neural Engine ends in; it has the weights of the one without.
 NEURAL_ENGINE = "-ane"
@@ -58,7 +59,7 @@ class ExportSpec:
 
     def __post_init__(self) -> None:
         _one_of("task", (self.task,), TASKS)
-        _one_of("format", self.formats, FORMATS)
+        _one_of("format", self.formats, FORMATS_OF_GENERATION)
         _one_of("recipe", self.recipes, RECIPES)
         if self.eval_data and self.task not in LABELLED:
             raise InvalidSpec(f"accuracy needs labels, and {self.task} has none; leave out the evaluation data")
@@ -71,7 +72,7 @@ class ExportSpec:
         if self.text_input:
             check_text_input(self.task, self.formats)
         if self.task != GENERATION:
-            _only_for_generation(self.context, self.recipes)
+            _only_for_generation(self.context, self.recipes, self.formats)
         elif self.context is not None and self.context < 2:
             raise InvalidSpec(f"a context of {self.context} has no room for a prompt and an answer; give at least 2")
         _check_calibration(self.calibration, self.max_size, self.task, self.recipes)
@@ -118,11 +119,13 @@ def _check_neural_engine(task: str, formats: tuple[str, ...], recipes: tuple[str
         raise InvalidSpec("the Neural Engine computes in float16; add one of the recipes fp16, int8, int4")
 
 
-def _only_for_generation(context: int | None, recipes: tuple[str, ...]) -> None:
+def _only_for_generation(context: int | None, recipes: tuple[str, ...], formats: tuple[str, ...]) -> None:
     if context is not None:
         raise InvalidSpec(f"a context is for {GENERATION}; leave it out")
     if "int4" in recipes:
         raise InvalidSpec(f"int4 is for {GENERATION}; an encoder loses too much by it: choose int8")
+    if "litertlm" in formats:
+        raise InvalidSpec(f"litertlm is for {GENERATION}, LiteRT-LM runs nothing else; choose tflite")
 
 
 def _check_calibration(calibration: str | None, max_size: float | None, task: str, recipes: tuple[str, ...]) -> None:

@@ -16,7 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--adapter", action="append", default=[], metavar="DIR", help="a LoRA adapter to merge; several in their order"
     )
     parser.add_argument("--task", required=True, help="text-classification, token-classification, …")
-    parser.add_argument("--formats", default="onnx,tflite,coreml", metavar="LIST", help="default: onnx,tflite,coreml")
+    parser.add_argument(
+        "--formats",
+        default="onnx,tflite,coreml",
+        metavar="LIST",
+        help="default: onnx,tflite,coreml; of a model that writes also litertlm",
+    )
     parser.add_argument(
         "--recipe", default="fp32,int8", metavar="LIST", help="of fp32, fp16, int8, int4; default: fp32,int8"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +15,7 @@ from exporters.data.plain import read_text
 from exporters.decoders.calibrated import recipes_for, refuse_too_large
 from exporters.decoders.clients import write_for_clients
 from exporters.decoders.golden import make_golden
+from exporters.decoders.writers import Writers, writers_for
 from exporters.memory import release
 from exporters.packaging import (
     copy_source_files,
@@ -63,14 +63,15 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     ids = spec.artifact_ids
     copy_source_files(source, folder)
     keep_origin(source.folder, folder)
+    generation = generation_of(source)
+    writers = writers_for(spec.formats, context, folder, generation)
     recipes = recipes_for(
-        spec, source, blocks, text, lambda: _write_rounded(blocks, ids, context, folder, watch), watch
+        spec, source, blocks, text, lambda: _write_rounded(blocks, ids, writers, folder, watch), watch
     )
     watch("asking the PyTorch model for reference answers")
-    generation = generation_of(source)
     make_golden(source.model, source.tokenizer, context, generation.stop, twins_of(blocks, ids, recipes)).write(folder)
     release()
-    artifacts = dict(_write_artifacts(blocks, ids, recipes, context, folder, watch))
+    artifacts = dict(_write_artifacts(blocks, ids, recipes, writers, folder, watch))
     refuse_too_large(artifacts, spec.max_size)
     write_for_clients(source, blocks, generation.stop, artifacts, folder)
     limit = min(source.tokenizer.model_max_length, blocks.context)
@@ -87,7 +88,7 @@ def twins_of(blocks: DecoderModel, artifact_ids: Sequence[str], recipes: Recipes
 
 
 def _write_artifacts(
-    blocks: DecoderModel, artifact_ids: list[str], recipes: Recipes, context: int, folder: Path, watch: Watch
+    blocks: DecoderModel, artifact_ids: list[str], recipes: Recipes, writers: Writers, folder: Path, watch: Watch
 ) -> Iterator[tuple[str, Artifact]]:
     """One artifact after the other; the weights of a recipe are computed once for all its formats."""
     for recipe, ids in groupby(artifact_ids, key=recipe_of):
@@ -95,20 +96,19 @@ def _write_artifacts(
         for artifact_id in ids:
             watch(f"writing {artifact_id}")
             format_name, variant = artifact_id.split("/")
-            writer = import_module(f"exporters.formats.{format_name}")
-            lowered = writer.lower_decoder(as_stored(artifact_id, quantized), variant, folder, context)
+            lowered = writers[format_name](as_stored(artifact_id, quantized), variant, folder)
             release()
             yield artifact_id, describe_artifact(folder, artifact_id, lowered)
 
 
 def _write_rounded(
-    blocks: DecoderModel, artifact_ids: list[str], context: int, folder: Path, watch: Watch
+    blocks: DecoderModel, artifact_ids: list[str], writers: Writers, folder: Path, watch: Watch
 ) -> dict[str, Artifact]:
     """The int4 artifacts without calibration: what they take is the least there is. The files are not kept."""
     coarse = [artifact_id for artifact_id in artifact_ids if recipe_of(artifact_id) == "int4"]
     with TemporaryDirectory(dir=folder) as scratch:
         measured = _write_artifacts(
-            blocks, coarse, RECIPES, context, Path(scratch), lambda what: watch(f"{what}, for its size")
+            blocks, coarse, RECIPES, writers, Path(scratch), lambda what: watch(f"{what}, for its size")
         )
         return dict(measured)
 

@@ -24,6 +24,7 @@ CHECKERS = {
     "onnx": (("onnx", "onnxruntime"),),
     "tflite": (("tflite", "ai-edge-litert"), ("tflite-tensorflow", "tensorflow")),
     "coreml": (("coreml-evaluator", "mobile-llm"),),
+    "litertlm": (("litertlm", "ai-edge-litert"),),
 }
 _PROBES_PER_STATIC_ENTRY = 6
 _BATCHED = 128  # tokens: longer ones would be padded to, at the cost of memory alone

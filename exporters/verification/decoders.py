@@ -182,12 +182,15 @@ def _compared(expected: Sequence[Expected], readings: Sequence[_Reading]) -> dic
 
 def check_writing_bundle(bundle: Bundle, golden: GoldenDecoder, watch: Watch = silent) -> list[Row]:
     """Every row there is."""
+    from exporters.verification.packed import check_packed
     from exporters.verification.prompts import check_prompts
 
     watch("tokenizer and chat template")
     rows = list(check_prompts(bundle, golden.probes))
     for artifact_id in bundle.manifest.artifacts:
         rows += check_decoder(bundle, artifact_id, golden, watch)
+        if bundle.manifest.artifacts[artifact_id].format == "litertlm":
+            rows += check_packed(bundle, artifact_id, golden.probes)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Readers of the three formats: a file in, one `ArtifactGraph` out, without any converter installed.
+"""Readers of the formats: a file in, one `ArtifactGraph` out, without any converter installed.
 
 Files are untrusted: lengths are checked before anything is taken, references are checked before they are followed,
 and what does not add up raises IntegrityFailed.
@@ -12,11 +12,11 @@ from pathlib import Path
 from mobile_llm.artifacts import onnx
 from mobile_llm.artifacts.graph import ArtifactGraph
 
-FORMATS = ("onnx", "tflite", "coreml")
+FORMATS = ("onnx", "tflite", "coreml", "litertlm")
 
 
 def read(format_name: str, path: Path) -> ArtifactGraph:
-    """Read the artifact at `path` ("onnx", "tflite": a file; "coreml": a package). Raises IntegrityFailed."""
+    """Read the artifact at `path` ("coreml": a package; the others: a file). Raises IntegrityFailed."""
     graph: ArtifactGraph = import_module(f"mobile_llm.artifacts.{format_name}").read(path)
     return graph
 

@@ -50,8 +50,7 @@ def _check_entry(entry: EntryPoint, function: Function | None, where: str) -> No
 
 def _declared(function: Function, names: tuple[str, ...]) -> Mapping[str, Tensor]:
     """Tensors by the names that a caller uses."""
-    callers = {tensor: caller for caller, tensor in function.signature.items()}
-    return {callers.get(name, name): function.tensors[name] for name in names}
+    return {function.signature.get(name, name): function.tensors[name] for name in names}
 
 
 def _check_tensor(binding: TensorBinding, declared: Tensor, where: str) -> None:

@@ -25,9 +25,9 @@ class Table:
         self._fields = (_unpack("<H", data, self._vtable) - 4) // 2
 
     @staticmethod
-    def root(data: memoryview, identifier: bytes) -> Table:
-        """The file's root table. Raises ValueError for a file of another kind."""
-        if bytes(data[4:8]) != identifier:
+    def root(data: memoryview, identifier: bytes | None = None) -> Table:
+        """The root table. Raises ValueError for a file of another kind, where its kind has an identifier."""
+        if identifier is not None and bytes(data[4:8]) != identifier:
             raise ValueError(f"its identifier is {bytes(data[4:8])!r} instead of {identifier!r}")
         return Table(data, _unpack("<I", data, 0))
 

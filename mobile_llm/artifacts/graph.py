@@ -66,7 +66,7 @@ class Op:
 class Function:
     """One callable of an artifact: the graph of ONNX, a subgraph with its signature in TFLite, a function of
     a MIL program. `ops` are in an order in which they can be run. `inputs` and `outputs` name tensors;
-    `signature` maps the names a caller uses to those tensors where the two differ; `states` names tensors that the
+    `signature` maps those tensors to the names a caller uses where the two differ; `states` names tensors that the
     artifact keeps from one call to the next, which are no inputs; `overridable` names constants that a caller may feed.
     """
 

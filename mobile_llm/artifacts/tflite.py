@@ -25,7 +25,11 @@ _TYPES = (
 @refuse_malformed
 def read(path: Path) -> ArtifactGraph:
     """Raises IntegrityFailed for what is not a TFLite file."""
-    data = map_file(path)
+    return parse(map_file(path))
+
+
+def parse(data: memoryview) -> ArtifactGraph:
+    """The bytes of such a file. What is malformed raises errors of several kinds (see `refuse_malformed`)."""
     model = Table.root(data, b"TFL3")
     operators = model.each(1, _operator_name)
     buffers = model.each(4, partial(_buffer, data))
@@ -53,7 +57,7 @@ def _function(graph: Table, operators: list[str], buffers: list[Any], signature:
         outputs=tuple(names[i] for i in graph.vector(2, "<i4")),
         ops=tuple(graph.each(3, op)),
         tensors={tensor.name: tensor for tensor in tensors},
-        signature={end.text(0): names[end.number(1, "<I")] for end in ends},
+        signature={names[end.number(1, "<I")]: end.text(0) for end in ends},
     )
 
 

@@ -59,6 +59,10 @@ class StatefulDecoder(ABC):
         """Float32 logits (vocabulary,) after the last of `ids`. Where it raises, the position is that of the last call
         that did not."""
 
+    def score(self, ids: Sequence[int]) -> np.ndarray:
+        """Float32 logits (len(ids), vocabulary) after each, one by one."""
+        return np.stack([self.append([token]) for token in ids])
+
     def rewind(self, position: int) -> None:
         if not 0 <= position <= self._position:
             raise ValueError(f"the cache holds {self._position} tokens; it cannot go to {position}")

@@ -52,7 +52,8 @@ class KvCache:
     `head_dim` numbers per token, in `dtype`, for at most `context` tokens.
 
     `kind` says how it travels: `grown` (the whole cache goes in and comes out longer), `rows` (the whole goes in, the
-    new tokens' rows come out, and the runtime writes them), `state` (the artifact keeps it).
+    new tokens' rows come out, and the runtime writes them), `whole` (it goes in and comes out at one size, new rows
+    written), `state` (the artifact keeps it).
     """
 
     kind: str

@@ -12,7 +12,7 @@ from mobile_llm.bundle.manifest import SCHEMA_VERSION, Artifact, Manifest
 from mobile_llm.errors import IntegrityFailed, InvalidInput, ModelNotFound, RuntimeTooOld
 
 MANIFEST = "manifest.json"
-_FORMATS = ("onnx", "tflite", "coreml")  # in the order in which one is chosen where none is named
+_FORMATS = ("onnx", "tflite", "litertlm", "coreml")  # in the order in which one is chosen where none is named
 
 
 @dataclass(frozen=True)

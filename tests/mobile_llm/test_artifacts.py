@@ -127,7 +127,7 @@ def test_tflite_is_read_as_the_generated_schema_reads_it(precision: str, classif
     graph = read("tflite", path)
     assert list(graph.functions) == ["encode_32", "encode_64"]
     for function, expected in zip(graph.functions.values(), model.subgraphs):
-        assert set(function.signature) == {"input_ids", "attention_mask", "token_type_ids", "logits"}
+        assert set(function.signature.values()) == {"input_ids", "attention_mask", "token_type_ids", "logits"}
         names = [codes[model.operatorCodes[op.opcodeIndex].builtinCode] for op in expected.operators]
         assert [op.type for op in function.ops] == names
         for tensor, wanted in zip(function.tensors.values(), expected.tensors):

@@ -52,7 +52,7 @@ class TfliteDecoderBuilder:
         self._layers = Layers(self._nodes)
         self._tokens = graph.input("tokens", (1, shape.rows))
         self._positions = Positions(self._nodes, self._layers, shape.rows, shape.cached, context)
-        caches = _CACHES[layout.dtype](Ends(self._nodes, layout, shape.cached))
+        caches = self._caches(layout)
         self._attention = CachedAttention(self._nodes, self._positions, caches, shape.rows, shape.cached)
 
     def embed(self, model: DecoderModel) -> int:
@@ -92,8 +92,13 @@ class TfliteDecoderBuilder:
         return self._nodes.matmul(selector, hidden), self._nodes.matmul(selector, added)
 
     def logits(self, normed: int, model: DecoderModel) -> None:
-        logits = self._layers.linear(normed, model.head)
-        self._graph.output("logits", soft_capped(self._nodes, logits, model.soft_cap))
+        self._graph.output("logits", self._capped_logits(normed, model))
+
+    def _capped_logits(self, normed: int, model: DecoderModel) -> int:
+        return soft_capped(self._nodes, self._layers.linear(normed, model.head), model.soft_cap)
+
+    def _caches(self, layout: CacheLayout) -> Caches:
+        return _CACHES[layout.dtype](Ends(self._nodes, layout, self._shape.cached))
 
     def _selector(self) -> int:
         """(1, rows): 1 at the row asked for, else 0. A product with it stays inside XNNPACK, a gather would not."""

@@ -195,6 +195,15 @@ class Subgraph:
         self._graph.operators.append(operator)
         return result
 
+    def forget_unasked(self) -> None:
+        """Drop the operators whose results reach no output."""
+        asked, kept = set(self._outputs.values()), []
+        for operator in reversed(self._graph.operators):
+            if asked.intersection(operator.outputs):
+                asked.update(operator.inputs)
+                kept.append(operator)
+        self._graph.operators = kept[::-1]
+
     def finish(self) -> None:
         """Hand the subgraph to the model."""
         self._graph.inputs = np.array(list(self._inputs.values()), np.int32)

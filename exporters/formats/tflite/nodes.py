@@ -38,9 +38,9 @@ class Nodes:
         self.graph.scale(result, scale)
         return result
 
-    def binary(self, kind: str, a: int, b: int) -> int:
+    def binary(self, kind: str, a: int, b: int, dtype: int = Types.FLOAT32) -> int:
         shape = np.broadcast_shapes(self.graph.shape(a), self.graph.shape(b))
-        return self.graph.op(_BINARY[kind], [a, b], shape, options(kind))
+        return self.graph.op(_BINARY[kind], [a, b], shape, options(kind), dtype=dtype)
 
     def unary(self, op: int, a: int) -> int:
         return self.graph.op(op, [a], self.graph.shape(a))
@@ -75,9 +75,9 @@ class Nodes:
         shape = [self.graph.shape(a)[axis] for axis in order]
         return self.graph.op(Ops.TRANSPOSE, [a, self.graph.ints(*order)], shape, options("Transpose"))
 
-    def slice(self, a: int, begin: Sequence[int], size: Sequence[int]) -> int:
+    def slice(self, a: int, begin: Sequence[int], size: Sequence[int], dtype: int = Types.FLOAT32) -> int:
         inputs = [a, self.graph.ints(*begin), self.graph.ints(*size)]
-        return self.graph.op(Ops.SLICE, inputs, size, options("Slice"))
+        return self.graph.op(Ops.SLICE, inputs, size, options("Slice"), dtype=dtype)
 
     def gather(self, table: int, rows: int, axis: int) -> int:
         shape = list(self.graph.shape(table))

@@ -34,6 +34,10 @@ class Positions:
         self._rotations: dict[int, int] = {}
         self._masks: dict[int | None, int] = {}
 
+    def first(self) -> int:
+        """The first new token's, int32 (1,)."""
+        return self._nodes.slice(self._ids, (0,), (1,), Types.INT32)
+
     def learned(self, table: Weight, offset: int) -> int:
         """The rows of a table of positions, (rows, hidden)."""
         used = replace(table, name=f"{table.name} from {offset}", value=table.floats[offset : offset + self._context])

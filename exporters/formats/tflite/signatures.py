@@ -106,9 +106,14 @@ INT8_ROWS = CacheLayout(
 def shapes(context: int) -> tuple[Shape, ...]:
     """Every signature of a decoder for `context` tokens: caches double up to it."""
     caches = _caches(context)
-    prefills = (Shape(chunk, cached) for cached in (0, *caches) for chunk in _below(context, _CHUNKS))
+    prefills = (Shape(chunk, cached) for cached in (0, *caches) for chunk in chunks(context))
     scores = (Shape(rows, cached, scored=True) for cached in caches for rows in _below(context, _SCORED))
     return (*(Shape(1, cached) for cached in caches), *prefills, *scores)
+
+
+def chunks(context: int) -> tuple[int, ...]:
+    """How many tokens are read at once."""
+    return _below(context, _CHUNKS)
 
 
 def entry_points(model: DecoderModel, context: int, layout: CacheLayout) -> Mapping[str, tuple[EntryPoint, ...]]:

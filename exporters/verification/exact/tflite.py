@@ -23,17 +23,17 @@ _ALIGNED = 16  # bytes that contents start at a multiple of
 
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteSession:
-    with _exact(bundle, artifact) as path:
+    with widened(inside(bundle, artifact.path)) as path:
         return TfliteSession(CompiledFile(path, threads))
 
 
 def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteDecoder:
-    with _exact(bundle, artifact) as path:
+    with widened(inside(bundle, artifact.path)) as path:
         return open_file(path, artifact, threads)
 
 
 @contextmanager
-def _exact(bundle: Path, artifact: Artifact) -> Iterator[Path]:
+def widened(source: Path) -> Iterator[Path]:
     """The rewritten file, there while the block runs: what opened it keeps its contents."""
     try:
         from ai_edge_litert import schema_py_generated as schema
@@ -41,7 +41,7 @@ def _exact(bundle: Path, artifact: Artifact) -> Iterator[Path]:
         raise BackendUnavailable('this comparison needs LiteRT: pip install "mobile-llm[export-tflite]"') from None
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "exact.tflite"
-        _write_widened(inside(bundle, artifact.path), path, schema)
+        _write_widened(source, path, schema)
         yield path
 
 

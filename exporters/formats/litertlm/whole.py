@@ -1,0 +1,126 @@
+"""Decoders whose caches go in and come out whole, as LiteRT-LM's executor on the CPU expects of a TFLite model:
+
+    decode      tokens, input_pos int32 (1, 1)              -> logits float32 (1, 1, vocabulary)
+    prefill_T   tokens, input_pos int32 (1, T); padding 0   -> no logits
+    both        kv_cache_k_N, kv_cache_v_N, of one size     -> the same with the new rows in them
+
+Attention is that of the TFLite format, over the cache that came in and the new rows apart; the new rows reach the cache
+by operators that nothing else waits for, so that all the rest stays in one piece, and in may be the same memory as out.
+A prefill writes its padding too, behind what counts: caches have room for the longest prefill beyond the context, since
+an update that does not fit would move over what is there.
+
+`input_pos` is enough: an input `mask`, which LiteRT-LM fills for models that have one, could not say what is in the
+cache and what is new, nor keep a window.
+
+Not covered: its executors for NPUs and GPUs, which have other expectations; caches in int8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from exporters.architectures.decoders.blocks import CausalAttention, DecoderModel
+from exporters.architectures.decoders.walk import build_decoder
+from exporters.formats.tflite.caches import Caches
+from exporters.formats.tflite.decoder import Joined, TfliteDecoderBuilder
+from exporters.formats.tflite.flatbuffer import Model, Ops, Subgraph, Types
+from exporters.formats.tflite.nodes import Nodes
+from exporters.formats.tflite.signatures import CacheLayout, CacheTensor, Shape, cache_of, chunks
+from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
+
+_KINDS = ("key", "value")
+_LAYOUT = CacheLayout("float32", {kind: CacheTensor(kind[0], "float32", ("rows", "head_dim")) for kind in _KINDS})
+
+
+def write_whole(model: DecoderModel, path: Path, context: int) -> None:
+    """A .tflite file with these signatures, for texts of up to `context` tokens."""
+    file, joined = Model(), Joined()
+    for shape in _shapes(context):
+        graph = Subgraph(file, _signature(shape))
+        build_decoder(model, _Builder(graph, shape, context, _LAYOUT, joined))
+        graph.forget_unasked()
+        graph.finish()
+    file.save(path)
+
+
+def entry_points(model: DecoderModel, context: int) -> Mapping[str, tuple[EntryPoint, ...]]:
+    decode, *prefills = (_entry(model, shape) for shape in _shapes(context))
+    return {"prefill": tuple(prefills), "decode": (decode,)}
+
+
+def whole_cache(model: DecoderModel, context: int) -> KvCache:
+    return replace(cache_of(model, context, _LAYOUT), kind="whole")
+
+
+class _Builder(TfliteDecoderBuilder):
+    def _caches(self, layout: CacheLayout) -> Caches:
+        along = self._graph.ints(0, 0, 1, 0)
+        start = self._nodes.binary("Mul", self._positions.first(), along, Types.INT32)
+        return _WholeCaches(self._nodes, self._shape.cached, start)
+
+    def asked_for(self, hidden: int, added: int) -> tuple[int, int]:
+        return hidden, added
+
+    def logits(self, normed: int, model: DecoderModel) -> None:
+        if self._shape.rows == 1:
+            logits = self._capped_logits(normed, model)
+            self._graph.output("logits", self._nodes.reshape(logits, (1, 1, model.vocabulary)))
+
+
+@dataclass(frozen=True)
+class _WholeCaches:
+    """Implements `Caches`: (1, kv_heads, cached, head_dim), which come out as they came in but for the new rows from
+    `start` on, int32 (4,). Keys lie as values do: how many tokens there is room for, LiteRT-LM reads off one axis."""
+
+    nodes: Nodes
+    cached: int
+    start: int
+    _inputs: dict[str, int] = field(default_factory=dict)
+
+    def keep(self, key: int, value: int, layer: int) -> None:
+        for kind, rows in (("key", key), ("value", value)):
+            _, heads, _, head_dim = self.nodes.graph.shape(rows)
+            cache = self._cache(kind, layer, heads, head_dim)
+            operands, shape = [cache, rows, self.start], self.nodes.graph.shape(cache)
+            updated = self.nodes.graph.op(Ops.DYNAMIC_UPDATE_SLICE, operands, shape)
+            self.nodes.graph.output(_LAYOUT.tensors[kind].input(layer), updated)
+
+    def scores(self, query: int, attention: CausalAttention, layer: int) -> int:
+        keys = self._cache("key", layer, attention.kv_heads, attention.head_dim)
+        return self.nodes.matmul(query, keys, transpose=True)
+
+    def weighted(self, chances: int, attention: CausalAttention, layer: int) -> int:
+        return self.nodes.matmul(chances, self._cache("value", layer, attention.kv_heads, attention.head_dim))
+
+    def _cache(self, kind: str, layer: int, heads: int, head_dim: int) -> int:
+        name = _LAYOUT.tensors[kind].input(layer)
+        if name not in self._inputs:
+            self._inputs[name] = self.nodes.graph.input(name, (1, heads, self.cached, head_dim), Types.FLOAT32)
+        return self._inputs[name]
+
+
+def _shapes(context: int) -> tuple[Shape, ...]:
+    """Decode first."""
+    room = context + max(chunks(context))
+    return tuple(Shape(rows, room) for rows in (1, *chunks(context)))
+
+
+def _signature(shape: Shape) -> str:
+    return "decode" if shape.rows == 1 else f"prefill_{shape.rows}"
+
+
+def _entry(model: DecoderModel, shape: Shape) -> EntryPoint:
+    caches = {
+        f"{kind}.{index}": TensorBinding(tensor.input(index), tensor.dtype, tensor.shape(layer.attention, shape.cached))
+        for index, layer in enumerate(model.layers)
+        for kind, tensor in _LAYOUT.tensors.items()
+    }
+    inputs = {
+        "input_ids": TensorBinding("tokens", "int32", (1, shape.rows)),
+        "position_ids": TensorBinding("input_pos", "int32", (1, shape.rows)),
+        **caches,
+    }
+    logits = {"logits": TensorBinding("logits", "float32", (1, 1, model.vocabulary))} if shape.rows == 1 else {}
+    return EntryPoint(inputs, {**logits, **caches}, signature=_signature(shape))

@@ -1,0 +1,120 @@
+"""The decoder inside a LiteRT-LM file, in LiteRT, read as LiteRT-LM's executor for the CPU reads it.
+
+Caches go in and come out whole, through the same memory. A prompt but for its last token goes through `prefill` in
+chunks, the longest that are filled and then the shortest that takes the rest, padded with zeros; the last token through
+`decode`. The sampler, the tokenizer and the chat template are this package's: those in the file are for LiteRT-LM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mobile_llm.artifacts.litertlm import model_file
+from mobile_llm.backends.litert import Buffer, CompiledFile
+from mobile_llm.bundle.integrity import inside
+from mobile_llm.bundle.manifest import Artifact, EntryPoint
+from mobile_llm.errors import IntegrityFailed
+
+_TOKENS = ("input_ids", "position_ids")
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A signature with buffers of its own for all but the caches; by physical names."""
+
+    signature: str
+    ids: np.ndarray
+    positions: np.ndarray
+    inputs: Mapping[str, Buffer]
+    outputs: Mapping[str, Buffer]
+
+    def feed(self, ids: Sequence[int], position: int) -> None:
+        self.ids[0], self.positions[0] = 0, 0
+        self.ids[0, : len(ids)] = ids
+        self.positions[0, : len(ids)] = np.arange(position, position + len(ids))
+
+
+class WholeCacheDecoder:
+    """Implements `Decoder` over a file with one `decode` and several `prefill` signatures over one size of cache."""
+
+    def __init__(self, file: CompiledFile, artifact: Artifact) -> None:
+        (decode,) = artifact.entry_points["decode"]
+        if artifact.cache is None or artifact.cache.kind != "whole":
+            raise IntegrityFailed(f"{artifact.path} has no whole cache in its manifest; export the bundle again")
+        self._file = file
+        self._context = artifact.cache.context
+        self._prefills = sorted(artifact.entry_points["prefill"], key=_length)
+        signature = decode.signature or ""
+        self._caches = {
+            binding.name: file.input(signature, binding)
+            for role, binding in decode.inputs.items()
+            if role not in _TOKENS
+        }
+        self._steps: dict[str, _Step] = {}
+        self._decode = self._step(decode)
+        self._logits = self._decode.outputs[decode.outputs["logits"].name].array
+        self._position = 0
+
+    @property
+    def context(self) -> int:
+        return self._context
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    def append(self, ids: Sequence[int]) -> np.ndarray:
+        rest = list(ids[:-1])
+        while rest:
+            entry = self._chunk(len(rest))
+            self._run(self._step(entry), rest[: _length(entry)])
+            rest = rest[_length(entry) :]
+        self._run(self._decode, ids[-1:])
+        return self._logits.reshape(-1).copy()
+
+    def rewind(self, position: int) -> None:
+        self._position = min(position, self._position)
+
+    def close(self) -> None:
+        self._steps.clear()
+        self._caches.clear()
+        del self._decode, self._logits
+        self._file.close()
+
+    def _run(self, step: _Step, ids: Sequence[int]) -> None:
+        step.feed(ids, self._position)
+        self._file.run(step.signature, {**step.inputs, **self._caches}, {**step.outputs, **self._caches})
+        self._position += len(ids)
+
+    def _chunk(self, count: int) -> EntryPoint:
+        """The signature for the next of `count` tokens."""
+        longest = self._prefills[-1]
+        return next((entry for entry in self._prefills if _length(entry) >= count), longest)
+
+    def _step(self, entry: EntryPoint) -> _Step:
+        signature = entry.signature or ""
+        if signature not in self._steps:
+            own = {role: self._file.input(signature, entry.inputs[role]) for role in _TOKENS}
+            outputs = [binding for binding in entry.outputs.values() if binding.name not in self._caches]
+            self._steps[signature] = _Step(
+                signature,
+                own["input_ids"].array,
+                own["position_ids"].array,
+                {entry.inputs[role].name: buffer for role, buffer in own.items()},
+                {binding.name: self._file.output(signature, binding) for binding in outputs},
+            )
+        return self._steps[signature]
+
+
+def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> WholeCacheDecoder:
+    with model_file(inside(bundle, artifact.path)) as path:
+        return WholeCacheDecoder(CompiledFile(path, threads), artifact)
+
+
+def _length(entry: EntryPoint) -> int:
+    """How many new tokens a signature takes."""
+    return int(entry.inputs["input_ids"].shape[1])
