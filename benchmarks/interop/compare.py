@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks.interop.clients import find_tensorflow, install_optimum, install_transformers_js
 from benchmarks.interop.judge import Row, judge_artifact
-from benchmarks.interop.process import last_line, process, reason, say
 from benchmarks.interop.reference import Reference, read_reference
+from benchmarks.processes import last_line, process, reason, say
 from mobile_llm.bundle import Bundle
 from mobile_llm.errors import BackendUnavailable
 

@@ -19,7 +19,7 @@ from benchmarks.interop import compare as comparing
 from benchmarks.interop.compare import Report, ask, compare
 from benchmarks.interop.judge import Row, judge, judge_artifact
 from benchmarks.interop.printing import finite, print_report
-from benchmarks.interop.process import process, reason
+from benchmarks.processes import process, reason
 from benchmarks.interop.reference import Expected, Reference, read_reference
 from mobile_llm.bundle import Bundle
 from mobile_llm.errors import BackendUnavailable, ModelNotFound
