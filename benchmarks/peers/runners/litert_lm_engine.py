@@ -1,4 +1,4 @@
-"""LiteRT-LM on a .litertlm file: {model, threads, context, count}.
+"""LiteRT-LM on a .litertlm file: {model, threads, context, count, cache}.
 
 It takes texts, not ids: how many tokens its own tokenizer made of one is asked for, and rates are by that. It gives no
 logits, and stops where the model ends its text: the tokens written may be fewer than `count`, and are counted.
@@ -21,7 +21,7 @@ class LitertLm(Reader):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         backend = litert_lm.Backend.CPU(thread_count=settings["threads"])
-        lengths = {"max_num_tokens": settings["context"], "enable_benchmark": True}
+        lengths = {"max_num_tokens": settings["context"], "enable_benchmark": True, "cache_dir": settings["cache"]}
         self._engine = litert_lm.Engine(settings["model"], backend, **lengths)
         self._count = settings["count"]
         self._session: Any = None
