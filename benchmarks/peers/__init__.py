@@ -16,7 +16,8 @@ given that of the ids, and its rates count its own tokens.
 | TTFT | the first prompt of 128 tokens in that process, up to the logits |
 | memory | its peak after writing 128 tokens, above the peak before the load; the cache is named apart |
 | size | the files with weights; GGUF without a tokenizer, as ours |
-| KL | of the reference's next-token probabilities over an artifact's, and perplexity, in windows of 256 tokens, read one by one |
+| KL | of the reference's next-token probabilities over an artifact's; in windows of 256 tokens read one by one |
+| perplexity | on the same windows |
 
 Ratios are taken round by round. MODEL is a folder of transformers; without BUNDLE it is exported. `--twin SEED` works
 on the same function with permuted weights (see `twin.py`): statements about 4 bits need it where weights were 4 bits.
