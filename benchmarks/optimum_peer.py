@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -22,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.environments import OPTIMUM, environment, install
 from mobile_llm.bundle import Bundle
-from mobile_llm.errors import BackendUnavailable
 
 TOKENS, THREADS = 128, 2
-_PACKAGES = (("torch==2.13.0",), ("optimum-onnx[onnxruntime]==0.1.0",))
 # Runs in the peer's environment: MODEL OUTPUT TASK -> model_*.onnx
 _MAKE_PEER = """
 import sys
@@ -69,8 +66,9 @@ def make_peers(model: Path, task: str, work: Path) -> dict[str, Path]:
     """The peer's int8 models by recipe. Raises BackendUnavailable where it cannot be set up."""
     output = work / "model"
     if not list(output.glob("model_*.onnx")):
-        python = _environment(work / "environment")
-        _run([str(python), "-c", _MAKE_PEER, str(model), str(output), task], "exporting with optimum-onnx")
+        python = environment(work / "environment", OPTIMUM)
+        command = [str(python), "-c", _MAKE_PEER, str(model), str(output), task]
+        install(command, "exporting with optimum-onnx", {"HF_HUB_OFFLINE": "1"})
     return {f"optimum {path.stem.removeprefix('model_')}": path for path in sorted(output.glob("model_*.onnx"))}
 
 
@@ -97,23 +95,6 @@ def _session(path: Path) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = THREADS, 1, 3
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _environment(folder: Path) -> Path:
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        _run([sys.executable, "-m", "venv", "--clear", str(folder)], "making the peer's environment")
-        for packages in _PACKAGES:
-            _run([str(python), "-m", "pip", "install", "--quiet", *packages], f"installing {packages[0]}")
-        (folder / "ready").touch()
-    return python
-
-
-def _run(command: list[str], what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    if done.returncode:
-        raise BackendUnavailable(f"{what} failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
 
 
 if __name__ == "__main__":

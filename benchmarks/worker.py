@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.memory import peak_bytes
 from mobile_llm.bundle import Artifact, Bundle
 from mobile_llm.engine import Engine
 from mobile_llm.errors import BackendUnavailable, MobileLlmError, RuntimeTooOld
@@ -88,20 +88,6 @@ def observe(folder: str, artifact_id: str, lengths: list[int], threads: int, sec
         "peak_bytes": peak_bytes(),
         "imports_bytes": before,
     }
-
-
-def peak_bytes() -> int | None:
-    """The largest resident set of this process so far."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # ru_maxrss would still hold the peak of the process this one was started from.
-        line = next((s for s in status.read_text(encoding="ascii").splitlines() if s.startswith("VmHWM")), None)
-        return int(line.split()[1]) * 1024 if line else None
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _import_runtime(format_name: str) -> str | None:

@@ -5,21 +5,17 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.interop.process import last_line, process, reason, say
+from benchmarks.environments import GENAI, LITERT_LM, OPTIMUM, answers, environment, install, must_answer
 from mobile_llm.errors import BackendUnavailable
 
 TRANSFORMERS_JS = "4.3.1"
-OPTIMUM_ONNX = "0.1.0"
-# torch alone and first: what else is asked for in the same breath may pull in another build of it.
-_OPTIMUM_PACKAGES = (("torch==2.13.0",), (f"optimum-onnx[onnxruntime]=={OPTIMUM_ONNX}",))
 _HERE = Path(__file__).parent
 
 
-def install_transformers_js(folder: Path) -> list[str]:
+def install_transformers_js(folder: Path, script: str) -> list[str]:
     """npm's copy in FOLDER, beside which the client's script must lie to find it."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if not node or not npm:
@@ -27,27 +23,31 @@ def install_transformers_js(folder: Path) -> list[str]:
     package = "@huggingface/transformers"
     probe = [node, "-e", f"import('{package}').then((m) => console.log(m.env.version))"]
     folder.mkdir(parents=True, exist_ok=True)
-    if not _answers(probe, TRANSFORMERS_JS, folder):
+    if not answers(probe, TRANSFORMERS_JS, folder):
         # The CPU library of onnxruntime-node is in the package; what its install script would fetch is for CUDA.
         command = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", f"{package}@{TRANSFORMERS_JS}"]
-        _install(command, f"installing {package}", {"ONNXRUNTIME_NODE_INSTALL": "skip"})
-        _must_answer(probe, TRANSFORMERS_JS, folder)
-    script = shutil.copy(_HERE / "transformers_js.mjs", folder)
-    return [node, str(script)]
+        install(command, f"installing {package}", {"ONNXRUNTIME_NODE_INSTALL": "skip"})
+        must_answer(probe, TRANSFORMERS_JS, folder)
+    return [node, str(shutil.copy(_HERE / script, folder))]
 
 
-def install_optimum(folder: Path, python: Path | None) -> list[str]:
+def install_optimum(folder: Path, python: Path | None, script: str) -> list[str]:
     """optimum-onnx in an environment of its own, or the one whose interpreter is given."""
-    ours = python is None
-    python = folder / "bin" / "python" if python is None else python.absolute()
-    show = "import optimum.onnxruntime, importlib.metadata as m; print(m.version('optimum-onnx'))"
-    probe = [str(python), "-c", show]
-    if ours and not _answers(probe, OPTIMUM_ONNX):
-        _install([sys.executable, "-m", "venv", "--clear", str(folder)], "making an environment for optimum-onnx")
-        for packages in _OPTIMUM_PACKAGES:
-            _install([str(python), "-m", "pip", "install", "--quiet", *packages], f"installing {packages[0]}")
-    _must_answer(probe, OPTIMUM_ONNX)
-    return [str(python), str(_HERE / "optimum_client.py")]
+    if python is None:
+        python = environment(folder, OPTIMUM)
+    else:
+        must_answer(OPTIMUM.probe(python.absolute()), OPTIMUM.version)
+    return [str(python.absolute()), str(_HERE / script)]
+
+
+def install_genai(folder: Path) -> list[str]:
+    """onnxruntime-genai in an environment of its own."""
+    return [str(environment(folder, GENAI).absolute()), str(_HERE / "genai_client.py")]
+
+
+def install_litert_lm(folder: Path) -> list[str]:
+    """LiteRT-LM in an environment of its own."""
+    return [str(environment(folder, LITERT_LM).absolute()), str(_HERE / "litert_lm_client.py")]
 
 
 def find_tensorflow() -> list[str]:
@@ -55,26 +55,3 @@ def find_tensorflow() -> list[str]:
     if find_spec("tensorflow") is None:
         raise BackendUnavailable("TensorFlow is not installed: pip install tensorflow")
     return [sys.executable, str(_HERE / "tensorflow_client.py")]
-
-
-def _answers(probe: list[str], version: str, folder: Path | None = None) -> bool:
-    try:
-        _must_answer(probe, version, folder)
-    except BackendUnavailable:
-        return False
-    return True
-
-
-def _must_answer(probe: list[str], version: str, folder: Path | None = None) -> None:
-    done = process(probe, cwd=folder)
-    if done.returncode:
-        raise BackendUnavailable(f"it does not load: {reason(done.stderr)}")
-    if last_line(done.stdout) != version:
-        raise BackendUnavailable(f"version {version} is needed, {last_line(done.stdout)} is installed")
-
-
-def _install(command: list[str], what: str, environment: Mapping[str, str] | None = None) -> None:
-    say(what)
-    done = process(command, environment=environment)
-    if done.returncode:
-        raise BackendUnavailable(f"{what} failed: {reason(done.stderr or done.stdout)}")

@@ -31,6 +31,7 @@ class Row:
     labels_differ: int | None = None
     tokens_differ: int | None = None
     note: str = ""
+    same_texts: str | None = None
 
 
 def judge_artifact(client: str, artifact: str, answer: Mapping[str, Any], reference: Reference) -> list[Row]:

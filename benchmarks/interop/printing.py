@@ -11,6 +11,15 @@ import numpy as np
 from benchmarks.interop.compare import Report
 from benchmarks.interop.judge import Row
 
+# Columns that are shown where a row has something in them: heading, field, form
+_FIGURES = (
+    ("difference", "difference", ".2g"),
+    ("cosine", "cosine", ".6f"),
+    ("labels differ", "labels_differ", "d"),
+    ("tokens differ", "tokens_differ", "d"),
+    ("same texts", "same_texts", "s"),
+)
+
 
 def print_report(report: Report) -> None:
     """The table, then each note in full."""
@@ -22,13 +31,12 @@ def print_report(report: Report) -> None:
     style = {"pass": "green", "FAIL": "bold red", "NOT CHECKED": "bold yellow"}
     console = Console(width=None if sys.stdout.isatty() else 140)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1))
-    for name in ("client", "artifact", "way", "difference", "cosine", "labels differ", "tokens differ", "verdict"):
-        table.add_column(name, justify="right" if name not in ("client", "artifact", "way", "verdict") else "left")
-    for row in report.rows:
-        figures = (_figure(row.difference, ".2g"), _figure(row.cosine, ".6f"))
-        counts = (_figure(row.labels_differ, "d"), _figure(row.tokens_differ, "d"))
-        verdict = f"[{style[row.verdict]}]{row.verdict}[/]"
-        table.add_row(row.client, row.artifact, row.way, *figures, *counts, verdict)
+    figures = {name: [_figure(getattr(row, field), form) for row in report.rows] for name, field, form in _FIGURES}
+    known = {name: column for name, column in figures.items() if any(column)}
+    for name in ("client", "artifact", "way", *known, "verdict"):
+        table.add_column(name, justify="right" if name in known else "left")
+    for row, *cells in zip(report.rows, *known.values()):
+        table.add_row(row.client, row.artifact, row.way, *cells, f"[{style[row.verdict]}]{row.verdict}[/]")
     console.print(table)
     for name, versions in report.clients.items():
         console.print(f"{name}: {versions}", highlight=False, markup=False)
@@ -45,5 +53,5 @@ def finite(row: Row) -> dict[str, Any]:
     }
 
 
-def _figure(value: float | int | None, form: str) -> str:
+def _figure(value: float | int | str | None, form: str) -> str:
     return "" if value is None else format(value, form)

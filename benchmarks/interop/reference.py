@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.interop.process import say
+from benchmarks.processes import say
 from mobile_llm.bundle import Bundle
 from mobile_llm.errors import UnsupportedModel
 

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import pytest
 
 import mobile_llm
 from benchmarks.interop import __main__ as command
-from benchmarks.interop import compare as comparing
-from benchmarks.interop.compare import Report, ask, compare
+from benchmarks.interop import encoders
+from benchmarks.interop.compare import Client, Comparison, Report, ask, compare
 from benchmarks.interop.judge import Row, judge, judge_artifact
 from benchmarks.interop.printing import finite, print_report
-from benchmarks.interop.process import process, reason
 from benchmarks.interop.reference import Expected, Reference, read_reference
+from benchmarks.processes import process, reason
 from mobile_llm.bundle import Bundle
 from mobile_llm.errors import BackendUnavailable, ModelNotFound
 from mobile_llm.tasks.text_classification import TextClassifier
@@ -128,16 +129,21 @@ def _client(code: str) -> Callable[[], list[str]]:
     return lambda: [sys.executable, "-c", code]
 
 
+def _asked(install: Callable[[], list[str]], bundle: Path) -> tuple[str, list[Row]]:
+    clients = {"optimum": Client(install, (EXACT, QUANTIZED))}
+    return ask("optimum", Comparison(clients, {}, partial(judge_artifact, reference=REFERENCE)), bundle)
+
+
 def test_a_client_is_asked_for_what_is_there(bundle: Path) -> None:
     answer = json.dumps({"client": "a client 1", "readings": [_reading()], "errors": {}})
     code = f"import sys; assert '{EXACT}' in sys.stdin.read(); print('noise'); print({answer!r})"
-    versions, rows = ask("optimum", _client(code), bundle, {}, REFERENCE)
+    versions, rows = _asked(_client(code), bundle)
     assert versions == "a client 1"
     assert [(row.artifact, row.verdict) for row in rows] == [(QUANTIZED, "NOT CHECKED"), (EXACT, "pass")]
 
 
 def test_a_client_that_dies_has_failed(bundle: Path) -> None:
-    rows = ask("optimum", _client("raise ValueError('broken')"), bundle, {}, REFERENCE)[1]
+    rows = _asked(_client("raise ValueError('broken')"), bundle)[1]
     assert (rows[-1].verdict, rows[-1].note) == ("FAIL", "it ended with code 1 and no answer: ValueError: broken")
 
 
@@ -145,7 +151,7 @@ def test_a_client_that_cannot_be_installed_is_not_checked(bundle: Path) -> None:
     def install() -> list[str]:
         raise BackendUnavailable("Node is not installed")
 
-    versions, rows = ask("optimum", install, bundle, {}, REFERENCE)
+    versions, rows = _asked(install, bundle)
     assert versions == "not installed"
     assert {(row.verdict, row.artifact) for row in rows} == {("NOT CHECKED", EXACT), ("NOT CHECKED", QUANTIZED)}
     assert rows[-1].note == "Node is not installed"
@@ -161,9 +167,9 @@ def test_a_client_that_changes_the_bundle_has_failed(
 ) -> None:
     leave = f"open({str(classifier_bundle / 'cache.json')!r}, 'w').close()"
     code = f"""{leave}; print('{{"client": "a client", "readings": [], "errors": {{}}}}')"""
-    monkeypatch.setattr(comparing, "find_tensorflow", _client(code))
-    monkeypatch.setattr(comparing, "read_reference", lambda *_: REFERENCE)
-    monkeypatch.setattr(comparing, "ARTIFACTS", {"tensorflow": ()})
+    monkeypatch.setattr(encoders, "find_tensorflow", _client(code))
+    monkeypatch.setattr(encoders, "read_reference", lambda *_: REFERENCE)
+    monkeypatch.setattr(encoders, "_TFLITE", ())
     where = {"bundle": classifier_bundle, "model": classifier_model, "work": classifier_bundle.parent}
     args = argparse.Namespace(**where, clients=["tensorflow"], optimum_python=None)
     (row,) = compare(args).rows
