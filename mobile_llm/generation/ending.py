@@ -1,0 +1,115 @@
+"""How an answer under a grammar comes to its end before its tokens run out.
+
+Far from the limit nothing is taken from the model: now and then the way to an end is measured, the oftener the nearer
+the limit. Near it only those of the likeliest tokens are left from which an end is still in reach, and where there are
+none, the way to the end that is known. Not covered: ends that a walk over single characters does not find, as may be
+with long patterns; such an answer is cut.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+_TRIED = 4  # of the likeliest tokens
+_NEAR = 16  # tokens before the limit, at least, where choices are looked at
+_GROWTH = 3  # tokens by which one more may lengthen the way to the end, as a rule
+_LONGEST = 512  # tokens of a walk
+_OUTSIDE, _IN_STRING = '}]",:', '",:}]'  # what ends most comes first
+_OPENING = "\\{[-"  # and what begins something, last
+_OTHERS = [c for c in map(chr, range(0x21, 0x7F)) if c not in _OUTSIDE + _OPENING]
+
+
+class Ending:
+    """Follows one answer of up to `budget` tokens, whose `matcher` somebody else moves on."""
+
+    def __init__(self, matcher: Any, walker: Walker, budget: int) -> None:
+        self._matcher = matcher
+        self._walker = walker
+        self._left = budget
+        self._look_at = budget  # as soon as so few tokens are left
+        self._near: int | None = None
+        self._known: list[int] | None = None  # a way from here that was found earlier
+        self.shortened = False
+
+    def narrow(self, logits: np.ndarray) -> None:
+        """Set those logits to -inf after whose tokens the answer would not end in time."""
+        if self._left > self._look_at:
+            return
+        way = self._way()
+        if way is None:
+            self._look_at = self._left // 2
+            return
+        if self._near is None:
+            self._near = max(_NEAR, len(way))  # as much as the whole answer needs is what a part of it may need
+        spare = self._left - len(way) - self._near
+        self._look_at = self._left - max(1, spare // (1 + _GROWTH))
+        if spare <= 0:
+            self._keep_ending(logits, way)
+        self._known = way
+
+    def accept(self, token: int) -> None:
+        self._left -= 1
+        self._known = self._known[1:] if self._known and self._known[0] == token else None
+
+    def _way(self) -> list[int] | None:
+        way = self._walker.way(self._matcher.deep_copy(), self._left)
+        if self._known is not None and (way is None or len(way) > len(self._known)):
+            return self._known
+        return way
+
+    def _keep_ending(self, logits: np.ndarray, way: list[int]) -> None:
+        likely = np.argpartition(-logits, min(_TRIED, len(logits) - 1))[:_TRIED]
+        likely = likely[np.isfinite(logits[likely])]
+        best = int(likely[logits[likely].argmax()])
+        kept = [int(token) for token in likely if self._ends_after(int(token))] or way[:1] or self._walker.stop
+        self.shortened |= best not in kept
+        values = logits[kept]
+        logits.fill(-np.inf)
+        logits[kept] = values
+
+    def _ends_after(self, token: int) -> bool:
+        matcher = self._matcher.deep_copy()
+        return matcher.consume_token(token) and self._walker.way(matcher, self._left - 1) is not None
+
+
+class Walker:
+    """Finds a short way to an end of the grammar by what ends things in JSON."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        tokens = {c: tokenizer.greedy_tokenize(c) for c in [*_OUTSIDE, *_OTHERS, *_OPENING]}
+        self.stop = list(tokenizer.eos_tokens)
+        self._single = {c: ids[0] for c, ids in tokens.items() if len(ids) == 1}
+
+    def way(self, matcher: Any, most: int) -> list[int] | None:
+        """At most `most` tokens, which `matcher` has read then; None where no end was found."""
+        way: list[int] = []
+        while not matcher.is_accepting():
+            tokens = matcher.compute_ff_tokens() or [self._next(matcher.compute_bitmask(), len(way))]
+            way += tokens
+            if len(way) > min(most, _LONGEST) or not matcher.consume_tokens(tokens):
+                return None
+        return way
+
+    def _next(self, mask: bytes, step: int) -> int:
+        for character in self._order(step, in_string=_allows(mask, self._single.get("\\", 0))):
+            token = self._single.get(character)
+            if token is not None and _allows(mask, token):
+                return token
+        return int(np.flatnonzero(np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little"))[0])
+
+    def _order(self, step: int, in_string: bool) -> list[str]:
+        """What to look for first. It turns with every step, so that no walk goes round in a circle: what ends an object
+        ends no string, and a pattern may ask for one certain character."""
+        turn = step * 7 % len(_OTHERS)
+        others = [*_OTHERS[turn:], *_OTHERS[:turn]]
+        if in_string:
+            return [*_IN_STRING, *others, *_OPENING]
+        if step % 4 == 3:
+            return [*others, *_OUTSIDE, *_OPENING]
+        return [*(_IN_STRING if step % 4 == 1 else _OUTSIDE), *others, *_OPENING]
+
+
+def _allows(mask: bytes, token: int) -> bool:
+    return bool(mask[token >> 3] >> (token & 7) & 1)
