@@ -74,11 +74,14 @@ class Grammars:
         return json.dumps(text, ensure_ascii=False)
 
     def _compile(self, kind: str, text: str) -> Any:
-        matcher = self._library.LLMatcher(self._tokenizer, _READERS[kind](self._library.LLMatcher, text), log_level=0)
+        grammar = _READERS[kind](self._library.LLMatcher, text)
+        limits = self._library.LLParserLimits(verbose_errors=False)
+        matcher = self._library.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         if matcher.is_error():
             raise _REFUSALS[kind](matcher.get_error())
-        if not any(matcher.compute_bitmask()):
-            raise InvalidSpec("no answer can follow this grammar: it allows not even a first token")
+        matcher.compute_bitmask()
+        if matcher.is_error():
+            raise InvalidSpec("no answer can follow this grammar: there is nothing that it could begin with")
         return matcher
 
 
