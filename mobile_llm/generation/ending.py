@@ -63,7 +63,7 @@ class Ending:
         likely = np.argpartition(-logits, min(_TRIED, len(logits) - 1))[:_TRIED]
         likely = likely[np.isfinite(logits[likely])]
         best = int(likely[logits[likely].argmax()])
-        kept = [int(token) for token in likely if self._ends_after(int(token))] or way[:1] or self._walker.stop
+        kept = [t for t in likely.tolist() if t in way[:1] or self._ends_after(t)] or way[:1] or self._walker.stop
         self.shortened |= best not in kept
         values = logits[kept]
         logits.fill(-np.inf)
@@ -82,6 +82,8 @@ class Walker:
         self._tokenizer = tokenizer
         self.stop = list(tokenizer.eos_tokens)
         self._single = {c: ids[0] for c, ids in tokens.items() if len(ids) == 1}
+        self._others = np.array([self._single[c] for c in _OTHERS if c in self._single], np.int64)
+        self._last = np.array([self._single[c] for c in _OUTSIDE + _OPENING if c in self._single], np.int64)
 
     def way(self, matcher: Any, most: int) -> list[int] | None:
         """At most `most` tokens, which `matcher` has read then; None where no end was found."""
@@ -107,15 +109,17 @@ class Walker:
         for character in ends:
             if self._may_follow(matcher, character):
                 return self._single[character]
-        return self._any(matcher.compute_bitmask(), step * 7 % len(_OTHERS))
+        return self._any(matcher.compute_bitmask(), step * 7)
 
     def _may_follow(self, matcher: Any, character: str) -> bool:
         """A tenth of the time of a mask of the whole vocabulary."""
         return character in self._single and matcher.validate_tokens([self._single[character]]) == 1
 
     def _any(self, mask: bytes, turn: int) -> int:
-        for character in [*_OTHERS[turn:], *_OTHERS[:turn], *_OUTSIDE, *_OPENING]:
-            token = self._single.get(character)
-            if token is not None and mask[token >> 3] >> (token & 7) & 1:
-                return token
-        return int(np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little").argmax())
+        bits = np.frombuffer(mask, np.uint8)
+        first = turn % len(self._others)
+        ids = np.concatenate((self._others[first:], self._others[:first], self._last))
+        allowed = bits[ids >> 3] >> (ids & 7) & 1
+        if allowed.any():
+            return int(ids[allowed.argmax()])
+        return int(np.unpackbits(bits, bitorder="little").argmax())

@@ -16,8 +16,10 @@ from mobile_llm.errors import IntegrityFailed, InvalidInput, InvalidSpec
 from mobile_llm.generation.constraint import Constraint
 from mobile_llm.generation.engine import DecoderEngine
 from mobile_llm.generation.grammars import Grammar, GrammarConstraint, Grammars
+from mobile_llm.generation.prompts import Calls, calls_of, prompt_of
 from mobile_llm.generation.sampler import Choose, Sampler
 from mobile_llm.generation.template import ChatTemplate, Message
+from mobile_llm.generation.tools import ToolCall, Tools, assistant_message
 from mobile_llm.tasks.tokenization import TOKENIZER_FILE, TextTokenizer
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -28,13 +30,18 @@ Finish = Literal["stop", "length", "context"]
 class Answer:
     """What was written. `finish` says why it ended: at a `stop` token or string, at the `length` asked for, or
     because the `context` is full. Under a grammar, `complete` says whether the text is whole by it, and an answer that
-    had to be brought to its end within max_tokens finishes with `length` too."""
+    had to be brought to its end within max_tokens finishes with `length` too. `text` is without the `tool_calls`."""
 
     text: str
     tokens: tuple[int, ...]
     prompt_tokens: int
     finish: Finish
     complete: bool = True
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    def message(self) -> Message:
+        """The next message of the conversation."""
+        return assistant_message(self.text, self.tool_calls)
 
 
 class ChatModel:
@@ -54,21 +61,26 @@ class ChatModel:
         seed: int = 0,
         stop: Sequence[str] = (),
         schema: Grammar | None = None,
+        tools: Tools | None = None,
     ) -> Answer:
         """Write what follows a text, or the answer to a conversation, which goes through the model's chat template.
 
-        `schema` is a JSON schema that the answer meets, or a Regex or Lark grammar that it follows.
+        `schema` is a JSON schema that the answer meets, or a Regex or Lark grammar that it follows. `tools` are what
+        the model may call instead of answering in words, or has to.
 
         Raises ContextFull for a prompt that does not fit, InvalidInput for one that is empty or a conversation that
         the template refuses, InvalidSpec for settings that cannot be and for a schema that is none, that no answer
-        meets, or that cannot be followed.
+        meets, or that cannot be followed, UnsupportedModel for tools of which the model's template knows nothing.
         """
         if max_tokens < 1:
             raise InvalidSpec(f"max_tokens is {max_tokens}; ask for at least one")
-        ids = self.encode(prompt)
-        constraint = None if schema is None else self._start(schema, max_tokens, len(ids))
+        calls = calls_of(self._template, tools)
+        ids = self.encode(prompt, calls.tools if calls else None)
+        grammar = self._grammar_of(calls, schema)
+        constraint = None if grammar is None else self._start(grammar, max_tokens, len(ids))
         answer = self._write(ids, max_tokens, (sampler or Sampler()).start(seed), stop, constraint)
-        return answer if constraint is None else _under(constraint, answer)
+        answer = answer if constraint is None else _under(constraint, answer)
+        return answer if calls is None else self._with_calls(answer, calls)
 
     def _write(
         self, ids: list[int], max_tokens: int, choose: Choose, stop: Sequence[str], constraint: Constraint | None
@@ -99,14 +111,16 @@ class ChatModel:
         """Whether the model has a chat template."""
         return self._template is not None
 
-    def encode(self, prompt: str | Sequence[Message]) -> list[int]:
+    def encode(self, prompt: str | Sequence[Message], tools: Tools | None = None) -> list[int]:
         """A prompt's ids. A conversation's template writes the special tokens itself."""
         if isinstance(prompt, str):
+            if tools is not None:
+                raise InvalidInput("tools are part of a conversation; pass the prompt as messages, not as one text")
             ids = self._tokenizer.encode(prompt).ids
         elif self._template is None:
             raise InvalidInput(f"this model has no chat template ({TEMPLATE_FILE}); pass the prompt as one text")
         else:
-            ids = self._tokenizer.encode(self._template.render(prompt), special=False).ids
+            ids = self._tokenizer.encode(prompt_of(self._template, prompt, tools), special=False).ids
         if not ids:
             raise InvalidInput("the prompt is empty; a model that writes needs at least one token to begin with")
         return list(ids)
@@ -123,6 +137,17 @@ class ChatModel:
     def _start(self, grammar: Grammar, max_tokens: int, prompt_tokens: int) -> GrammarConstraint:
         room = self.engine.context - prompt_tokens + 1  # the last token is written, and not read
         return self.grammars.start(grammar, min(max_tokens, room))
+
+    def _grammar_of(self, calls: Calls | None, schema: Grammar | None) -> Grammar | None:
+        if calls is None or not calls.forced:
+            return schema
+        if schema is not None:
+            raise InvalidSpec("an answer cannot meet a schema and be a call too; leave out schema, or force no call")
+        return calls.grammar(self.grammars.marker)
+
+    def _with_calls(self, answer: Answer, calls: Calls) -> Answer:
+        text, made = calls.read(self._tokenizer.decode(answer.tokens, special=True))
+        return replace(answer, text=text, tool_calls=made) if made else answer
 
     def _answer(self, written: list[int], prompt: list[int], finish: Finish, stop: Sequence[str] = ()) -> Answer:
         text = self._tokenizer.decode(written)
