@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 _TRIED = 4  # of the likeliest tokens
+_UNLIKELY = 6.0  # so much less than the likeliest's logit (a four-hundredth of its probability) is not tried
 _NEAR = 16  # tokens before the limit, at least, where choices are looked at
 _GROWTH = 3  # tokens by which one more may lengthen the way to the end, as a rule
 _LONGEST = 512  # tokens of a walk
@@ -30,14 +31,15 @@ class Ending:
         self._left = budget
         self._look_at = budget  # as soon as so few tokens are left
         self._near: int | None = None
-        self._known: list[int] | None = None  # a way from here that was found earlier
+        self._known: list[int] | None = None  # a way from here that was found a token ago
+        self._ways: dict[int, list[int]] = {}  # and those after each of the tokens that were left
         self.shortened = False
 
     def narrow(self, logits: np.ndarray) -> None:
         """Set those logits to -inf after whose tokens the answer would not end in time."""
         if self._left > self._look_at:
             return
-        way = self._way()
+        way = self._known if self._known is not None else self._walker.way(self._matcher.deep_copy(), self._left)
         if way is None:
             self._look_at = self._left * 3 // 4
             return
@@ -47,31 +49,33 @@ class Ending:
         self._look_at = self._left - max(1, spare // (1 + _GROWTH))
         if spare <= 0:
             self._keep_ending(logits, way)
-        self._known = way
 
     def accept(self, token: int) -> None:
         self._left -= 1
-        self._known = self._known[1:] if self._known and self._known[0] == token else None
-
-    def _way(self) -> list[int] | None:
-        way = self._walker.way(self._matcher.deep_copy(), self._left)
-        if self._known is not None and (way is None or len(way) > len(self._known)):
-            return self._known
-        return way
+        self._known = self._ways.get(token)
+        self._ways = {}
 
     def _keep_ending(self, logits: np.ndarray, way: list[int]) -> None:
         likely = np.argpartition(-logits, min(_TRIED, len(logits) - 1))[:_TRIED]
-        likely = likely[np.isfinite(logits[likely])]
         best = int(likely[logits[likely].argmax()])
-        kept = [t for t in likely.tolist() if t in way[:1] or self._ends_after(t)] or way[:1] or self._walker.stop
-        self.shortened |= best not in kept
+        likely = likely[logits[likely] > logits[best] - _UNLIKELY]
+        after = {token: self._after(token, way) for token in likely.tolist()}
+        self._ways = {token: rest for token, rest in after.items() if rest is not None} or self._ahead(way)
+        self.shortened |= best not in self._ways
+        kept = list(self._ways)
         values = logits[kept]
         logits.fill(-np.inf)
         logits[kept] = values
 
-    def _ends_after(self, token: int) -> bool:
+    def _after(self, token: int, way: list[int]) -> list[int] | None:
+        """The way to the end that is left after a token."""
+        if way[:1] == [token]:
+            return way[1:]
         matcher = self._matcher.deep_copy()
-        return matcher.consume_token(token) and self._walker.way(matcher, self._left - 1) is not None
+        return self._walker.way(matcher, self._left - 1) if matcher.consume_token(token) else None
+
+    def _ahead(self, way: list[int]) -> dict[int, list[int]]:
+        return {way[0]: way[1:]} if way else {token: [] for token in self._walker.stop}
 
 
 class Walker:

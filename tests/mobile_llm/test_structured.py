@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.structured import SCHEMAS
 from mobile_llm.errors import BackendUnavailable, InvalidSpec
 from mobile_llm.generation.grammars import Grammar, Grammars, Lark, Regex
 from mobile_llm.generation.json_schema import ANY_OBJECT
@@ -22,53 +23,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 STOP = 0
 BUDGET = 120
-_ADDRESS = {
-    "type": "object",
-    "properties": {"street": {"type": "string", "maxLength": 20}, "number": {"type": "integer", "minimum": 1}},
-    "required": ["street", "number"],
-    "additionalProperties": False,
-}
-_TREE = {
-    "$ref": "#/$defs/node",
-    "$defs": {
-        "node": {
-            "type": "object",
-            "properties": {
-                "value": {"type": "integer"},
-                "children": {"type": "array", "items": {"$ref": "#/$defs/node"}, "maxItems": 3},
-            },
-            "required": ["value", "children"],
-            "additionalProperties": False,
-        }
-    },
-}
-SCHEMAS: dict[str, dict[str, Any]] = {
-    "any object": ANY_OBJECT,
-    "nested": {"type": "object", "properties": {"home": _ADDRESS, "work": _ADDRESS}, "required": ["home", "work"]},
-    "optional": {"type": "object", "properties": {"a": {"type": "boolean"}, "b": _ADDRESS}, "required": ["b"]},
-    "array": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 5},
-    "tuple": {"type": "array", "prefixItems": [{"type": "string"}, {"type": "null"}], "items": False, "minItems": 2},
-    "matrix": {"type": "array", "items": {"type": "array", "items": {"type": "number"}, "maxItems": 2}, "minItems": 1},
-    "enum": {"enum": ["red", "green", "dark blue", 7, None, [1, 2], {"a": True}]},
-    "const": {"type": "object", "properties": {"kind": {"const": "invoice"}}, "required": ["kind"]},
-    "integers": {"type": "integer", "minimum": -20, "maximum": 315},
-    "numbers": {"type": "number", "exclusiveMinimum": 0.25, "maximum": 1},
-    "multiples": {"type": "integer", "multipleOf": 5, "minimum": 10, "maximum": 200},
-    "lengths": {"type": "string", "minLength": 3, "maxLength": 12},
-    "pattern": {"type": "string", "pattern": "^[A-Z]{2}-[0-9]{4}(/[a-z]+)?$"},
-    "address": {"type": "string", "pattern": "^[a-z]+@[a-z]+[.]org$"},
-    "formats": {"type": "array", "items": {"type": "string", "format": "date"}, "minItems": 1, "maxItems": 2},
-    "unicode": {
-        "type": "object",
-        "properties": {"größe": {"enum": ["klein", "groß", "大", "👍🏽", 'a"b\\c\n']}, "名": {"type": "string"}},
-        "required": ["größe", "名"],
-    },
-    "any of": {"anyOf": [{"type": "null"}, _ADDRESS, {"type": "array", "items": {"type": "boolean"}}]},
-    "one of": {"oneOf": [{"type": "string", "maxLength": 5}, {"type": "integer"}]},
-    "all of": {"allOf": [{"type": "integer", "minimum": 3}, {"maximum": 50}]},
-    "tree": _TREE,
-    "map": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}, "maxProperties": 3},
-}
 
 
 def _endless() -> dict[str, Any]:
