@@ -61,15 +61,17 @@ class Ending:
         likely = likely[logits[likely] > logits[best] - _UNLIKELY]
         after = {token: self._after(token, way) for token in likely.tolist()}
         self._ways = {token: rest for token, rest in after.items() if rest is not None} or self._ahead(way)
-        self.shortened |= best not in self._ways
-        kept = list(self._ways)
+        kept = [token for token in self._ways if np.isfinite(logits[token])]
+        if not kept:
+            return  # the same text is allowed by other tokens only; the way is looked for again after one of them
+        self.shortened |= best not in kept
         values = logits[kept]
         logits.fill(-np.inf)
         logits[kept] = values
 
     def _after(self, token: int, way: list[int]) -> list[int] | None:
         """The way to the end that is left after a token."""
-        if way[:1] == [token]:
+        if way and self._walker.same(token, way[0]):
             return way[1:]
         matcher = self._matcher.deep_copy()
         return self._walker.way(matcher, self._left - 1) if matcher.consume_token(token) else None
@@ -88,6 +90,10 @@ class Walker:
         self._single = {c: ids[0] for c, ids in tokens.items() if len(ids) == 1}
         self._others = np.array([self._single[c] for c in _OTHERS if c in self._single], np.int64)
         self._last = np.array([self._single[c] for c in _OUTSIDE + _OPENING if c in self._single], np.int64)
+
+    def same(self, one: int, other: int) -> bool:
+        """Whether two tokens are the same text: SentencePiece has a letter as a byte too."""
+        return one == other or self._tokenizer.decode_bytes([one]) == self._tokenizer.decode_bytes([other])
 
     def way(self, matcher: Any, most: int) -> list[int] | None:
         """At most `most` tokens, which `matcher` has read then; None where no end was found."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mobile_llm.errors import BackendUnavailable, InvalidSpec
+from mobile_llm.errors import BackendUnavailable, InvalidSpec, UnsupportedModel
 from mobile_llm.generation import json_schema
 from mobile_llm.generation.ending import Ending, Walker
 
@@ -46,14 +46,13 @@ class Grammars:
         tokenizer: the text of a tokenizer.json.
         stop: ids of the tokens that end an answer.
 
-    Raises BackendUnavailable where llguidance is not installed.
+    Raises BackendUnavailable where llguidance is not installed, UnsupportedModel for a tokenizer that it cannot read
+    (those of models that write are byte-level BPE or have a byte fallback; WordPiece and Unigram are not covered).
     """
 
     def __init__(self, tokenizer: str, stop: Sequence[int]) -> None:
         self._library = _llguidance()
-        # A length to cut or fill up to is for encoders; it would also apply to what the grammar itself tokenizes.
-        settings = json.loads(tokenizer) | {"truncation": None, "padding": None}
-        self._tokenizer = self._library.LLTokenizer(json.dumps(settings), eos_token=list(stop) or None)
+        self._tokenizer = self._read(tokenizer, stop)
         self._walker = Walker(self._tokenizer)
         self._compiled = lru_cache(_KEPT)(self._compile)
 
@@ -72,6 +71,14 @@ class Grammars:
         if len(ids) == 1 and self._tokenizer.is_special_token(ids[0]):
             return f"<[{ids[0]}]>"
         return json.dumps(text, ensure_ascii=False)
+
+    def _read(self, tokenizer: str, stop: Sequence[int]) -> Any:
+        # A length to cut or fill up to is for encoders; it would also apply to what the grammar itself tokenizes.
+        settings = json.loads(tokenizer) | {"truncation": None, "padding": None}
+        try:
+            return self._library.LLTokenizer(json.dumps(settings), eos_token=list(stop) or None)
+        except ValueError as error:
+            raise UnsupportedModel(f"llguidance cannot hold answers of this tokenizer to a grammar: {error}") from None
 
     def _compile(self, kind: str, text: str) -> Any:
         grammar = _READERS[kind](self._library.LLMatcher, text)

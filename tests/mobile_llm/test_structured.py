@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.structured import SCHEMAS
-from mobile_llm.errors import BackendUnavailable, InvalidSpec
+from mobile_llm.errors import BackendUnavailable, InvalidSpec, UnsupportedModel
 from mobile_llm.generation.grammars import Grammar, Grammars, Lark, Regex
 from mobile_llm.generation.json_schema import ANY_OBJECT
 from mobile_llm.generation.sampler import Sampler
@@ -175,6 +175,33 @@ def test_a_compiled_grammar_is_kept(grammars: Grammars) -> None:
     grammars.start({"type": "object", "title": "kept"}, 50)
     grammars.start({"type": "object", "title": "kept"}, 50)
     assert grammars._compiled.cache_info().hits == before + 1
+
+
+def test_letters_that_are_bytes_too_are_one_text() -> None:
+    """SentencePiece with a byte fallback: what is forced is allowed as one of two tokens only."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *'▁abcn{}[]:,"0123456789.-']
+    model = models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=[], byte_fallback=True, unk_token="<unk>")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    schema = {
+        "type": "object",
+        "properties": {"a b": {"type": "string"}, "n": {"type": "integer"}},
+        "required": ["a b", "n"],
+        "additionalProperties": False,
+    }
+    for seed in range(10):
+        written = Written(tokenizer, Grammars(tokenizer.to_str(), [STOP]), schema, 60, seed)
+        jsonschema.validate(json.loads(written.text), schema)
+
+
+def test_a_tokenizer_that_cannot_be_followed_is_refused() -> None:
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    tokenizer.decoder = decoders.WordPiece()
+    with pytest.raises(UnsupportedModel, match="llguidance cannot hold answers of this tokenizer to a grammar"):
+        Grammars(tokenizer.to_str(), [0])
 
 
 def test_without_the_library_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
