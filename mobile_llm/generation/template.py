@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -24,13 +24,18 @@ Message = Mapping[str, Any]
 
 
 class ChatTemplate:
-    """A compiled template. Raises InvalidInput for what is none."""
+    """A compiled template. `knows_tools` is whether it asks for tools at all: others leave them out without a word.
+
+    Raises InvalidInput for what is none.
+    """
 
     def __init__(self, source: str, special: Mapping[str, str] | None = None) -> None:
         self._special = dict(special or {})
         self._environment = _environment()
+        self.source = source
         try:
             self._template = self._environment.from_string(source)
+            self.knows_tools = "tools" in meta.find_undeclared_variables(self._environment.parse(source))
         except jinja2.TemplateError as error:
             raise InvalidInput(f"the chat template cannot be read: {error}; take another copy of the model") from None
 
@@ -39,15 +44,20 @@ class ChatTemplate:
 
         Raises InvalidInput for messages that are none and for what the template itself refuses.
         """
-        for message in messages:
-            if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-                raise InvalidInput('a message is a mapping with a "role" and a "content", such as {"role": "user", …}')
+        check_messages(messages)
         values = {"messages": list(messages), "tools": tools, "add_generation_prompt": answer, **self._special}
         self._environment.steps = 0
         try:
             return _joined(self._template.generate(**values))
         except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, RecursionError) as error:
             raise InvalidInput(f"the chat template refuses this conversation: {error}") from None
+
+
+def check_messages(messages: Sequence[Any]) -> None:
+    """Raises InvalidInput for what are no messages."""
+    for message in messages:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise InvalidInput('a message is a mapping with a "role" and a "content", such as {"role": "user", …}')
 
 
 class _Limited(ImmutableSandboxedEnvironment):
