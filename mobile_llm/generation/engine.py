@@ -5,7 +5,7 @@ One engine is one owner of native state: used by two threads at once it raises B
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,17 +74,24 @@ class DecoderEngine(Owner):
                 "shorten the prompt, or export with a longer --context"
             )
         with self._owned():
-            logits = self._decoder.append(ids)
-            self._read += ids
+            try:
+                logits = self._decoder.append(ids)
+                self._read += ids
+            except BaseException:  # Ctrl-C too: some of it may have been read
+                self._decoder.rewind(len(self._read))
+                raise
             return logits
 
     def continue_with(self, ids: Sequence[int]) -> np.ndarray:
-        """Make `ids` the whole sequence, and give the logits after it. What it begins with and was read before is
-        not read again; the last token always is, since only reading gives logits."""
-        same = next((i for i, (a, b) in enumerate(zip(self._read, ids)) if a != b), min(len(self._read), len(ids)))
-        kept = max(0, min(same, len(ids) - 1))
+        """Make `ids` the whole sequence, and give the logits after it. What is `shared` is not read again."""
+        kept = self.shared(ids)
         self.rewind(kept)
-        return self.append(list(ids[kept:]))
+        return self.append(ids[kept:])
+
+    def shared(self, ids: Sequence[int]) -> int:
+        """How many of `ids` have been read already, in their place; never the last, since only reading gives logits."""
+        same = next((i for i, (a, b) in enumerate(zip(self._read, ids)) if a != b), min(len(self._read), len(ids)))
+        return max(0, min(same, len(ids) - 1))
 
     def rewind(self, position: int) -> None:
         """Forget all tokens from `position` on."""
@@ -92,6 +99,19 @@ class DecoderEngine(Owner):
             self._decoder.rewind(position)
             del self._read[position:]
 
+    def save_cache(self, tokens: int) -> dict[str, np.ndarray]:
+        """The cache of the first `tokens` read, by role. Raises BackendUnavailable where the artifact keeps it."""
+        with self._owned():
+            return self._decoder.save_cache(tokens)
+
+    def load_cache(self, ids: Sequence[int], rows: Mapping[str, np.ndarray]) -> None:
+        """Make `ids` what has been read, and `rows` its cache. Raises BackendUnavailable, and IntegrityFailed for rows
+        of another cache or other sizes; nothing is changed then."""
+        with self._owned():
+            self._decoder.load_cache(rows, len(ids))
+            self._read = list(ids)
+
     def close(self) -> None:
-        """Free native memory."""
-        self._decoder.close()
+        """Free native memory. Raises Busy where another thread is inside."""
+        with self._owned():
+            self._decoder.close()

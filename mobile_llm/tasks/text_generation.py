@@ -1,114 +1,117 @@
-"""Text generation: a prompt or a conversation in, what the model writes out. Greedy by default.
+"""Text generation: a prompt or a conversation in, what the model writes out, whole or while it is written. Greedy by
+default.
 
-Not covered: several answers at once, streaming (sessions will).
+Not covered: several answers at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from types import TracebackType
 
-from mobile_llm.bundle import Bundle
-from mobile_llm.bundle.manifest import Generation
-from mobile_llm.errors import IntegrityFailed, InvalidInput, InvalidSpec
+from mobile_llm.generation import prefix
+from mobile_llm.generation.answer import Answer
+from mobile_llm.generation.constraint import Constraint
 from mobile_llm.generation.engine import DecoderEngine
+from mobile_llm.generation.loop import Request
 from mobile_llm.generation.sampler import Sampler
-from mobile_llm.generation.template import ChatTemplate, Message
-from mobile_llm.tasks.tokenization import TextTokenizer
-
-TEMPLATE_FILE = "chat_template.jinja"
-Finish = Literal["stop", "length", "context"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What was written. `finish` says why it ended: at a `stop` token or string, at the `length` asked for, or
-    because the `context` is full."""
-
-    text: str
-    tokens: tuple[int, ...]
-    prompt_tokens: int
-    finish: Finish
+from mobile_llm.generation.session import MOST_TOKENS, ChatSession, WhenFull
+from mobile_llm.generation.stream import Stream
+from mobile_llm.generation.template import Message
+from mobile_llm.generation.writer import Writer
 
 
 class ChatModel:
-    """A model that writes, over one engine. Prompts that begin as the one before are not read again."""
+    """A model that writes, over one engine, which is in one turn at a time: a second one is refused (Busy). Prompts
+    that begin as the one before are not read again. Use as a context manager or `close()` it."""
 
     def __init__(self, engine: DecoderEngine) -> None:
         self.engine = engine
-        self._tokenizer = TextTokenizer(engine.bundle)
-        self._generation = engine.manifest.task.generation or Generation(stop=())
-        self._template = chat_template(engine.bundle)
+        self._writer = Writer(engine)
+
+    def session(
+        self,
+        system: str | None = None,
+        messages: Sequence[Message] = (),
+        sampler: Sampler | None = None,
+        seed: int = 0,
+        when_full: WhenFull = "error",
+    ) -> ChatSession:
+        """A conversation, with a message of the system first or with `messages` that were said before; see
+        `ChatSession` for the rest. Raises InvalidInput for a model without a chat template and for messages that are
+        none, InvalidSpec."""
+        before = [{"role": "system", "content": system}] if system is not None else []
+        return ChatSession(self._writer, [*before, *messages], sampler, seed, when_full)
 
     def generate(
         self,
         prompt: str | Sequence[Message],
-        max_tokens: int = 256,
+        max_tokens: int = MOST_TOKENS,
         sampler: Sampler | None = None,
         seed: int = 0,
         stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
     ) -> Answer:
         """Write what follows a text, or the answer to a conversation, which goes through the model's chat template.
 
         Raises ContextFull for a prompt that does not fit, InvalidInput for one that is empty or a conversation that
-        the template refuses, InvalidSpec for settings that cannot be.
+        the template refuses, InvalidSpec for settings that cannot be, Busy.
         """
-        if max_tokens < 1:
-            raise InvalidSpec(f"max_tokens is {max_tokens}; ask for at least one")
-        ids = self.encode(prompt)
-        choose = (sampler or Sampler()).start(seed)
-        logits = self.engine.continue_with(ids)
-        written: list[int] = []
-        while True:
-            token = choose(logits, [*ids, *written])
-            if token in self._generation.stop:
-                return self._answer(written, ids, "stop")
-            written.append(token)
-            if any(text in self._tokenizer.decode(written) for text in stop):
-                return self._answer(written, ids, "stop", stop)
-            if len(written) == max_tokens:
-                return self._answer(written, ids, "length")
-            if len(self.engine.tokens) == self.engine.context:
-                return self._answer(written, ids, "context")
-            logits = self.engine.append([token])
+        return self.stream(prompt, max_tokens, sampler, seed, stop, constraint).drain()
+
+    def stream(
+        self,
+        prompt: str | Sequence[Message],
+        max_tokens: int = MOST_TOKENS,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
+    ) -> Stream:
+        """As `generate`, while it is written."""
+        turn = self._writer.turns.begin()
+        with turn.step():
+            ids, stop_tokens = tuple(self.encode(prompt)), self._writer.generation.stop
+            request = Request(ids, sampler or Sampler(), seed, max_tokens, stop_tokens, tuple(stop), constraint)
+            return self._writer.stream(request, turn, lambda answer: None)
+
+    def restore_prefix(self, path: str | Path) -> int:
+        """Take over a cache that a session has saved, and give how many tokens it holds: prompts that begin with them
+        are read from there on. Raises InvalidInput for a prefix of another artifact, IntegrityFailed for a damaged
+        one, BackendUnavailable where the artifact keeps its cache to itself, Busy."""
+        turn = self._writer.turns.begin()
+        with turn.step():
+            tokens = prefix.restore(self.engine, Path(path))
+            turn.finish()
+        return tokens
 
     @property
     def chats(self) -> bool:
         """Whether the model has a chat template."""
-        return self._template is not None
+        return self._writer.template is not None
+
+    @property
+    def sampler(self) -> Sampler:
+        """As the model's own defaults have it."""
+        own = self._writer.generation
+        return Sampler(own.temperature, own.top_k, own.top_p, own.min_p, own.repetition_penalty)
 
     def encode(self, prompt: str | Sequence[Message]) -> list[int]:
         """A prompt's ids. A conversation's template writes the special tokens itself."""
-        if isinstance(prompt, str):
-            ids = self._tokenizer.encode(prompt).ids
-        elif self._template is None:
-            raise InvalidInput(f"this model has no chat template ({TEMPLATE_FILE}); pass the prompt as one text")
-        else:
-            ids = self._tokenizer.encode(self._template.render(prompt), special=False).ids
-        if not ids:
-            raise InvalidInput("the prompt is empty; a model that writes needs at least one token to begin with")
-        return list(ids)
+        return self._writer.encode(prompt)
 
     def close(self) -> None:
-        self.engine.close()
+        """Cancel the turn under way and free native memory. Sessions of this model are of no use then."""
+        self._writer.turns.close()
 
-    def _answer(self, written: list[int], prompt: list[int], finish: Finish, stop: Sequence[str] = ()) -> Answer:
-        text = self._tokenizer.decode(written)
-        places = [text.find(s) for s in stop if s in text]
-        return Answer(text[: min(places)] if places else text, tuple(written), len(prompt), finish)
+    def __enter__(self) -> ChatModel:
+        return self
 
-
-def chat_template(bundle: Bundle) -> ChatTemplate | None:
-    """A bundle's template, None where it has none. Raises IntegrityFailed for a file that cannot be read."""
-    if not any(file.path == TEMPLATE_FILE for file in bundle.manifest.files):
-        return None
-    try:
-        source = bundle.own_file(TEMPLATE_FILE).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise IntegrityFailed(f"{TEMPLATE_FILE} is not UTF-8; fetch the bundle again") from None
-    generation = bundle.manifest.task.generation
-    return ChatTemplate(source, generation.special if generation else None)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 ENGINE = DecoderEngine

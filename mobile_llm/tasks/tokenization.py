@@ -91,8 +91,9 @@ class TextTokenizer:
             return len(token) != end - start
         return start > 0 and " " not in text[start - 1 : start + 1]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+    def decode(self, ids: Sequence[int], special: bool = False) -> str:
+        """The text of ids, with the special tokens among them or without."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=not special)
 
 
 def parts_of(text: Text) -> tuple[str, str | None]:
