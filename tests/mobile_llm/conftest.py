@@ -177,7 +177,13 @@ def chat(table_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Chat:
 
 def open_chat(bundle: Path, monkeypatch: pytest.MonkeyPatch, context: int = 1024) -> Chat:
     decoder = TableDecoder(Tokenizer.from_file(str(bundle / "tokenizer.json")), context)
-    backend = SimpleNamespace(open_decoder=lambda *given: decoder)
+
+    def opened(*given: object) -> TableDecoder:
+        decoder.closed = 0
+        decoder.rewind(0)
+        return decoder
+
+    backend = SimpleNamespace(open_decoder=opened)
     monkeypatch.setattr("mobile_llm.generation.engine.find_backend", lambda *given: backend)
     model: Any = mobile_llm.load(bundle)
     return Chat(bundle, model, decoder)
