@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifact", metavar="ID", help="such as onnx/int8 (default: the bundle's)")
     parser.add_argument("--backend", metavar="NAME", help="another runtime, such as coreml-evaluator")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime")
+    parser.add_argument("--context", type=int, metavar="N", help="tokens of the conversation (default: the model's)")
     parser.add_argument("--max-tokens", type=int, default=512, metavar="N", help="of one answer (512)")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends an answer; once for each")
     parser.add_argument("--when-full", default="drop_oldest", metavar="POLICY", help="drop_oldest (default), or error")
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from mobile_llm.terminal.talk import Talk
 
     seed = secrets.randbits(32) if args.seed is None else args.seed
-    model = mobile_llm.load(args.bundle, args.artifact, args.threads, args.backend)
+    model = mobile_llm.load(args.bundle, args.artifact, args.threads, args.backend, args.context)
     _refuse_other_tasks(model)
     with model:
         talk = Talk(model, args.system, _sampler(model, args), seed, args.when_full, args.max_tokens, tuple(args.stop))

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifact", metavar="ID", help="such as onnx/int8 (default: the bundle's)")
     parser.add_argument("--backend", metavar="NAME", help="another runtime, such as coreml-evaluator")
     parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of what a model writes")
+    parser.add_argument("--context", type=int, metavar="N", help="tokens of a prompt and what the model writes")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime")
 
 
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     import mobile_llm
     from mobile_llm.commands import print_json
 
-    task = mobile_llm.load(args.bundle, args.artifact, args.threads, args.backend)
+    task = mobile_llm.load(args.bundle, args.artifact, args.threads, args.backend, args.context)
     _ = task.engine.manifest.text_policy  # refuses a bundle that takes tensors before texts are read
     texts = _texts(args)
     if hasattr(task, "stream") and sys.stdout.isatty() and not args.json:

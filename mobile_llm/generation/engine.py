@@ -20,12 +20,15 @@ from mobile_llm.owner import Owner
 class DecoderEngine(Owner):
     """An artifact with a KV cache, opened once its files are checked. Use as a context manager or `close()` it."""
 
-    def __init__(self, bundle: Bundle, artifact_id: str, artifact: Artifact, decoder: Decoder) -> None:
+    def __init__(
+        self, bundle: Bundle, artifact_id: str, artifact: Artifact, decoder: Decoder, context: int | None = None
+    ) -> None:
         super().__init__()
         self.bundle = bundle
         self.artifact_id = artifact_id
         self.artifact = artifact
         self._decoder = decoder
+        self._context = decoder.context if context is None else min(context, decoder.context)
         self._read: list[int] = []
 
     @classmethod
@@ -35,8 +38,10 @@ class DecoderEngine(Owner):
         artifact: str | None = None,
         threads: int | None = None,
         backend: str | None = None,
+        context: int | None = None,
     ) -> DecoderEngine:
-        """As `Engine.open`. Raises WrongTask for an artifact that keeps no cache."""
+        """As `Engine.open`, with a context that may be shorter than the artifact's. Raises WrongTask for an artifact
+        that keeps no cache."""
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         artifact_id, chosen = opened.choose(artifact)
         if chosen.cache is None:
@@ -44,7 +49,7 @@ class DecoderEngine(Owner):
         module = find_backend(opened, chosen, backend)
         if not hasattr(module, "open_decoder"):
             raise BackendUnavailable(f"the backend {backend or chosen.format!r} runs no models that write text")
-        return cls(opened, artifact_id, chosen, module.open_decoder(opened.folder, chosen, threads))
+        return cls(opened, artifact_id, chosen, module.open_decoder(opened.folder, chosen, threads), context)
 
     @property
     def manifest(self) -> Manifest:
@@ -53,7 +58,7 @@ class DecoderEngine(Owner):
     @property
     def context(self) -> int:
         """The most tokens that a prompt and its answer have together."""
-        return self._decoder.context
+        return self._context
 
     @property
     def tokens(self) -> tuple[int, ...]:

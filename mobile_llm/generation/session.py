@@ -18,7 +18,7 @@ Not covered: tools, images, several answers to one message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -37,6 +37,10 @@ from mobile_llm.generation.writer import Writer
 State = Literal["ready", "generating", "closed"]
 WhenFull = Literal["error", "drop_oldest"]
 Messages = tuple[Message, ...]
+_ROOM: Mapping[WhenFull, str] = {
+    "error": "begin another session, or open one with when_full='drop_oldest'",
+    "drop_oldest": "shorten the message, or the system's",
+}
 MOST_TOKENS = 256  # of an answer, where nothing else is asked for
 
 
@@ -180,8 +184,7 @@ class ChatSession:
                 ids = self._transcript.ids(said)
         if len(ids) > context:
             raise ContextFull(
-                f"the conversation has {len(ids)} tokens and the context {context}; shorten the message, begin another "
-                f"session, or open one with when_full='drop_oldest' (now: {self._when_full})"
+                f"the conversation has {len(ids)} tokens and the context {context}; {_ROOM[self._when_full]}"
             )
         return said, ids
 
