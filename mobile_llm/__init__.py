@@ -19,6 +19,7 @@ def load(
     artifact: str | None = None,
     threads: int | None = None,
     backend: str | None = None,
+    context: int | None = None,
 ) -> Any:
     """Open a bundle for its task: a `TextClassifier`, an `Embedder`, a `ChatModel`, …
 
@@ -27,13 +28,16 @@ def load(
         artifact: such as "onnx/int8" or "tflite/fp32"; by default the one the bundle names.
         threads: threads of the runtime; by default the runtime's own choice.
         backend: another runtime than the format's own, such as "coreml-evaluator".
+        context: of a model that writes, the most tokens of a prompt and its answer; by default what it was exported
+            with. Less takes less memory.
 
-    Raises: ModelNotFound, InvalidInput, IntegrityFailed, RuntimeTooOld, BackendUnavailable.
+    Raises: ModelNotFound, InvalidInput, InvalidSpec, IntegrityFailed, RuntimeTooOld, BackendUnavailable,
+        NotEnoughMemory before anything is loaded.
     """
     from mobile_llm.bundle import Bundle
     from mobile_llm.tasks import open_task
 
-    return open_task(Bundle.open(bundle), artifact, threads, backend)
+    return open_task(Bundle.open(bundle), artifact, threads, backend, context)
 
 
 __all__ = ["__version__", "load"]

@@ -11,7 +11,8 @@ import numpy as np
 import mobile_llm
 from mobile_llm.bundle import Bundle
 from mobile_llm.bundle.golden_decoder import GoldenDecoder
-from mobile_llm.tasks.text_generation import ChatModel, chat_template
+from mobile_llm.generation.writer import chat_template
+from mobile_llm.tasks.text_generation import ChatModel
 from mobile_llm.tasks.tokenization import TextTokenizer
 
 Message = Mapping[str, str]

@@ -11,7 +11,7 @@ from exporters.verification.rows import Row, here, not_checked
 from exporters.verification.tokens import count_row, tokenizer_rows
 from mobile_llm.bundle import Bundle
 from mobile_llm.bundle.golden_decoder import DecoderProbes
-from mobile_llm.tasks.text_generation import chat_template
+from mobile_llm.generation.writer import chat_template
 from mobile_llm.tasks.tokenization import TextTokenizer
 
 

@@ -45,6 +45,14 @@ class Decoder(Protocol):
     def rewind(self, position: int) -> None:
         """Forget all tokens from `position` on; 0 forgets all."""
 
+    def save_cache(self, position: int) -> dict[str, np.ndarray]:
+        """Copies of the cache's tensors by role, with the first `position` tokens. Raises BackendUnavailable where it
+        cannot be reached."""
+
+    def load_cache(self, rows: Mapping[str, np.ndarray], position: int) -> None:
+        """Take over what `save_cache` gave. Raises BackendUnavailable, and IntegrityFailed, before anything is changed,
+        for tensors of other names or shapes."""
+
     def close(self) -> None:
         """Free native memory; the decoder is not used again."""
 

@@ -7,11 +7,12 @@ until it is written over. A batch of one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnxruntime as ort
 
+from mobile_llm.backends.rows import check_rows
 from mobile_llm.bundle.manifest import Artifact, EntryPoint, KvCache
 from mobile_llm.errors import IntegrityFailed
 
@@ -71,6 +72,19 @@ class OnnxDecoder:
 
     def rewind(self, position: int) -> None:
         self._position = min(position, self._position)
+
+    def save_cache(self, position: int) -> dict[str, np.ndarray]:
+        return {role: buffer[:, :, :position].copy() for role, buffer in self._buffers.items()}
+
+    def load_cache(self, rows: Mapping[str, np.ndarray], position: int) -> None:
+        shape = (1, self._cache.kv_heads, position, self._cache.head_dim)
+        check_rows(rows, dict.fromkeys(self._buffers, shape))
+        self._position = 0
+        if position > self._capacity:
+            self._reserve(position)
+        for role, buffer in self._buffers.items():
+            buffer[:, :, :position] = rows[role]
+        self._position = position
 
     def close(self) -> None:
         del self._bound, self._session

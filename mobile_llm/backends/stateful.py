@@ -16,8 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from mobile_llm.bundle.manifest import Artifact, EntryPoint
-from mobile_llm.errors import InvalidSpec
+from mobile_llm.errors import BackendUnavailable, InvalidSpec
 
+_KEPT = (
+    "this artifact keeps its cache to itself, so that no prefix can be saved or restored; take an ONNX or TFLite one"
+)
 Run = Callable[[EntryPoint, Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 
@@ -67,6 +70,12 @@ class StatefulDecoder(ABC):
         if not 0 <= position <= self._position:
             raise ValueError(f"the cache holds {self._position} tokens; it cannot go to {position}")
         self._position = position
+
+    def save_cache(self, position: int) -> dict[str, np.ndarray]:
+        raise BackendUnavailable(_KEPT)
+
+    def load_cache(self, rows: Mapping[str, np.ndarray], position: int) -> None:
+        raise BackendUnavailable(_KEPT)
 
     def close(self) -> None:
         self._close()

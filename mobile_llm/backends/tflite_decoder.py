@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_llm.backends.litert import Buffer, CompiledFile
+from mobile_llm.backends.rows import check_rows
 from mobile_llm.bundle.manifest import Artifact, EntryPoint, TensorBinding
 
 
@@ -30,6 +31,20 @@ class Cache:
         for name, axis in self.axes.items():
             before = (slice(None),) * axis
             self.buffers[name].array[(*before, slice(first, first + count))] = new[name][(*before, slice(count))]
+
+    def read(self, count: int) -> dict[str, np.ndarray]:
+        """Copies of the first `count` places."""
+        return {
+            name: self.buffers[name].array[(*(slice(None),) * axis, slice(count))].copy()
+            for name, axis in self.axes.items()
+        }
+
+    def shapes(self, count: int) -> dict[str, tuple[int, ...]]:
+        """Of so many places."""
+        shapes = {name: self.buffers[name].array.shape for name in self.axes}
+        return {
+            name: (*shape[: self.axes[name]], count, *shape[self.axes[name] + 1 :]) for name, shape in shapes.items()
+        }
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {name: buffer.array for name, buffer in self.buffers.items()}
@@ -99,6 +114,16 @@ class TfliteDecoder:
 
     def rewind(self, position: int) -> None:
         self._position = min(position, self._position)
+
+    def save_cache(self, position: int) -> dict[str, np.ndarray]:
+        return self._cache.read(position)
+
+    def load_cache(self, rows: Mapping[str, np.ndarray], position: int) -> None:
+        check_rows(rows, self._cache.shapes(position))
+        self._position = 0
+        self._fit(position)
+        self._cache.write(0, position, rows)
+        self._position = position
 
     def close(self) -> None:
         self._steps.clear()

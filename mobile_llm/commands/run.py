@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifact", metavar="ID", help="such as onnx/int8 (default: the bundle's)")
     parser.add_argument("--backend", metavar="NAME", help="another runtime, such as coreml-evaluator")
     parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of what a model writes")
+    parser.add_argument("--context", type=int, metavar="N", help="tokens of a prompt and what the model writes")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime")
 
 
@@ -26,9 +27,12 @@ def run(args: argparse.Namespace) -> int:
     import mobile_llm
     from mobile_llm.commands import print_json
 
-    task = mobile_llm.load(args.bundle, args.artifact, args.threads, args.backend)
+    task = mobile_llm.load(args.bundle, args.artifact, args.threads, args.backend, args.context)
     _ = task.engine.manifest.text_policy  # refuses a bundle that takes tensors before texts are read
     texts = _texts(args)
+    if hasattr(task, "stream") and sys.stdout.isatty() and not args.json:
+        _show_writing(task, texts, args.max_tokens)
+        return 0
     answers = [_shown(text) | answer for text, answer in zip(texts, _answers(task, texts, args.max_tokens))]
     if args.json:
         print_json({"artifact": task.engine.artifact_id, "answers": answers})
@@ -67,15 +71,27 @@ def _answers(task: Any, texts: list[Any], max_tokens: int) -> list[dict[str, Any
 
 
 def _written(task: Any, text: Any, max_tokens: int) -> dict[str, Any]:
-    """The answer to one turn of a conversation where the model has a template, else what follows the text."""
+    answer = task.generate(_prompt(task, text), max_tokens)
+    return {"answer": answer.text, "finish": answer.finish, **vars(answer.stats)}
+
+
+def _show_writing(task: Any, texts: list[Any], max_tokens: int) -> None:
+    """As it is written, for a person who waits."""
+    from mobile_llm.terminal.lines import show
+
+    for text in texts:
+        for piece in task.stream(_prompt(task, text), max_tokens):
+            show(piece)
+        show("\n")
+
+
+def _prompt(task: Any, text: Any) -> Any:
+    """One turn of a conversation where the model has a template, else a text to go on from."""
     from mobile_llm.errors import InvalidInput
 
     if not isinstance(text, str):
         raise InvalidInput("a model that writes takes one text, not a pair; leave out --text-pair")
-    prompt = [{"role": "user", "content": text}] if task.chats else text
-    answer = task.generate(prompt, max_tokens)
-    counts = {"prompt_tokens": answer.prompt_tokens, "tokens": len(answer.tokens)}
-    return {"answer": answer.text, "finish": answer.finish, **counts}
+    return [{"role": "user", "content": text}] if task.chats else text
 
 
 def _line(answer: dict[str, Any]) -> str:

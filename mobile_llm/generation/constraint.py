@@ -1,4 +1,4 @@
-"""What a constraint on an answer is: it forbids tokens before each choice, and is told what was chosen."""
+"""What a constraint on an answer is: it forbids tokens before one is chosen, and is told which one was."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import numpy as np
 
 
 class Constraint(Protocol):
-    """Holds the state of one answer; every answer needs one of its own."""
+    """Follows one answer from its first token to its last; a second answer needs another one."""
 
     def apply(self, logits: np.ndarray) -> None:
-        """Set the logits (vocabulary,) float32 of forbidden tokens to -inf, in place."""
-        ...
+        """Set the logits (vocabulary,) of forbidden tokens to -inf, in place."""
 
     def accept(self, token: int) -> None:
-        """Go on after a token that `apply` allowed."""
-        ...
+        """`token`, which was not forbidden and is no stop token, has been written."""
 
     def finished(self) -> bool:
         """Whether nothing but a stop token may follow."""
-        ...

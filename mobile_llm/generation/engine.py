@@ -5,7 +5,7 @@ One engine is one owner of native state: used by two threads at once it raises B
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,15 @@ from mobile_llm.owner import Owner
 class DecoderEngine(Owner):
     """An artifact with a KV cache, opened once its files are checked. Use as a context manager or `close()` it."""
 
-    def __init__(self, bundle: Bundle, artifact_id: str, artifact: Artifact, decoder: Decoder) -> None:
+    def __init__(
+        self, bundle: Bundle, artifact_id: str, artifact: Artifact, decoder: Decoder, context: int | None = None
+    ) -> None:
         super().__init__()
         self.bundle = bundle
         self.artifact_id = artifact_id
         self.artifact = artifact
         self._decoder = decoder
+        self._context = decoder.context if context is None else min(context, decoder.context)
         self._read: list[int] = []
 
     @classmethod
@@ -35,8 +38,10 @@ class DecoderEngine(Owner):
         artifact: str | None = None,
         threads: int | None = None,
         backend: str | None = None,
+        context: int | None = None,
     ) -> DecoderEngine:
-        """As `Engine.open`. Raises WrongTask for an artifact that keeps no cache."""
+        """As `Engine.open`, with a context that may be shorter than the artifact's. Raises WrongTask for an artifact
+        that keeps no cache."""
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         artifact_id, chosen = opened.choose(artifact)
         if chosen.cache is None:
@@ -44,7 +49,7 @@ class DecoderEngine(Owner):
         module = find_backend(opened, chosen, backend)
         if not hasattr(module, "open_decoder"):
             raise BackendUnavailable(f"the backend {backend or chosen.format!r} runs no models that write text")
-        return cls(opened, artifact_id, chosen, module.open_decoder(opened.folder, chosen, threads))
+        return cls(opened, artifact_id, chosen, module.open_decoder(opened.folder, chosen, threads), context)
 
     @property
     def manifest(self) -> Manifest:
@@ -53,7 +58,7 @@ class DecoderEngine(Owner):
     @property
     def context(self) -> int:
         """The most tokens that a prompt and its answer have together."""
-        return self._decoder.context
+        return self._context
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -86,17 +91,24 @@ class DecoderEngine(Owner):
                 "shorten the prompt, or export with a longer --context"
             )
         with self._owned():
-            logits = read(ids)
-            self._read += ids
+            try:
+                logits = read(ids)
+                self._read += ids
+            except BaseException:  # Ctrl-C too: some of it may have been read
+                self._decoder.rewind(len(self._read))
+                raise
             return logits
 
     def continue_with(self, ids: Sequence[int]) -> np.ndarray:
-        """Make `ids` the whole sequence, and give the logits after it. What it begins with and was read before is
-        not read again; the last token always is, since only reading gives logits."""
-        same = next((i for i, (a, b) in enumerate(zip(self._read, ids)) if a != b), min(len(self._read), len(ids)))
-        kept = max(0, min(same, len(ids) - 1))
+        """Make `ids` the whole sequence, and give the logits after it. What is `shared` is not read again."""
+        kept = self.shared(ids)
         self.rewind(kept)
-        return self.append(list(ids[kept:]))
+        return self.append(ids[kept:])
+
+    def shared(self, ids: Sequence[int]) -> int:
+        """How many of `ids` have been read already, in their place; never the last, since only reading gives logits."""
+        same = next((i for i, (a, b) in enumerate(zip(self._read, ids)) if a != b), min(len(self._read), len(ids)))
+        return max(0, min(same, len(ids) - 1))
 
     def rewind(self, position: int) -> None:
         """Forget all tokens from `position` on."""
@@ -104,6 +116,19 @@ class DecoderEngine(Owner):
             self._decoder.rewind(position)
             del self._read[position:]
 
+    def save_cache(self, tokens: int) -> dict[str, np.ndarray]:
+        """The cache of the first `tokens` read, by role. Raises BackendUnavailable where the artifact keeps it."""
+        with self._owned():
+            return self._decoder.save_cache(tokens)
+
+    def load_cache(self, ids: Sequence[int], rows: Mapping[str, np.ndarray]) -> None:
+        """Make `ids` what has been read, and `rows` its cache. Raises BackendUnavailable, and IntegrityFailed for rows
+        of another cache or other sizes; nothing is changed then."""
+        with self._owned():
+            self._decoder.load_cache(rows, len(ids))
+            self._read = list(ids)
+
     def close(self) -> None:
-        """Free native memory."""
-        self._decoder.close()
+        """Free native memory. Raises Busy where another thread is inside."""
+        with self._owned():
+            self._decoder.close()

@@ -19,7 +19,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from mobile_llm.errors import InvalidInput
 
 _LONGEST = 10_000_000  # characters of a prompt
-_MOST_STEPS = 1_000_000
+_MOST_STEPS = 200_000  # some thousands of messages
+ROLES = ("system", "developer", "user", "assistant", "tool")
 Message = Mapping[str, Any]
 
 
@@ -53,16 +54,19 @@ class ChatTemplate:
             raise InvalidInput(f"the chat template refuses this conversation: {error}") from None
 
 
-def check_messages(messages: Sequence[Any]) -> None:
-    """Raises InvalidInput for what are no messages."""
-    for message in messages:
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raises InvalidInput for what is no message, and for an unknown role: most templates write any that they are
+    given, and the model then answers to one that it has never seen."""
+    for number, message in enumerate(messages, 1):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise InvalidInput('a message is a mapping with a "role" and a "content", such as {"role": "user", …}')
+        if message["role"] not in ROLES:
+            raise InvalidInput(f"message {number} has the role {message['role']!r}; roles are {', '.join(ROLES)}")
 
 
 class _Limited(ImmutableSandboxedEnvironment):
-    """Counts what a template loops over, calls and asks for, so that one that never ends is stopped, and multiplies
-    small things only."""
+    """Counts rounds of loops, calls of macros and what is asked for, so that a template that never ends is stopped,
+    and multiplies small things only."""
 
     intercepted_binops = frozenset(["*", "**"])
 
@@ -70,6 +74,19 @@ class _Limited(ImmutableSandboxedEnvironment):
         super().__init__(**settings)
         self.steps = 0
         self.globals["range"] = self._range
+
+    def _parse(self, *source: Any) -> nodes.Template:
+        """Count a step wherever a template can go round: ten loops within each other ask for no attribute."""
+        tree = super()._parse(*source)
+        for node in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
+            counted = nodes.ExprStmt(nodes.EnvironmentAttribute("step"))
+            node.body.insert(0, counted.set_lineno(node.lineno))  # type: ignore[attr-defined]
+        return tree
+
+    @property
+    def step(self) -> None:
+        """Counts by being read: a call through the sandbox would take several times as long."""
+        self._count(1)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         self._count(1)

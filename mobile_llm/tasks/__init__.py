@@ -8,6 +8,7 @@ from typing import Any
 
 from mobile_llm.bundle import Bundle
 from mobile_llm.errors import RuntimeTooOld
+from mobile_llm.preflight import check_memory
 
 # Task names are the hub's pipeline tags.
 TASKS = {
@@ -19,10 +20,16 @@ TASKS = {
 }
 
 
-def open_task(bundle: Bundle, artifact: str | None, threads: int | None, backend: str | None) -> Any:
-    """The object of the bundle's task. Raises RuntimeTooOld for a task this version does not have."""
+def open_task(
+    bundle: Bundle, artifact: str | None, threads: int | None, backend: str | None, context: int | None = None
+) -> Any:
+    """The object of the bundle's task. Raises RuntimeTooOld for a task this version does not have, and what
+    `check_memory` raises."""
     name = bundle.manifest.task.name
     if name not in TASKS:
         raise RuntimeTooOld(f"task {name!r} is unknown to this runtime; upgrade mobile-llm")
     task = import_module(TASKS[name])
-    return task.open_task(task.ENGINE.open(bundle, artifact, threads, backend))
+    artifact_id, chosen = bundle.choose(artifact)
+    check_memory(artifact_id, chosen, context)
+    of_a_decoder = {} if context is None else {"context": context}
+    return task.open_task(task.ENGINE.open(bundle, artifact_id, threads, backend, **of_a_decoder))

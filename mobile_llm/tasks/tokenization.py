@@ -92,7 +92,7 @@ class TextTokenizer:
         return start > 0 and " " not in text[start - 1 : start + 1]
 
     def decode(self, ids: Sequence[int], special: bool = False) -> str:
-        """A text, with its special tokens or without."""
+        """The text of ids, with the special tokens among them or without."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=not special)
 
 

@@ -67,7 +67,7 @@ def test_a_conversation_goes_through_the_template(bundle: Path) -> None:
 def test_what_does_not_fit_is_refused_and_nothing_is_lost(bundle: Path) -> None:
     model = mobile_llm.load(bundle, "onnx/fp32")
     before = model.generate("hello", max_tokens=4)
-    with pytest.raises(ContextFull, match="100 more tokens do not fit"):
+    with pytest.raises(ContextFull, match="the prompt has 100 tokens and the context 64"):
         model.generate("x" * 100)
     with pytest.raises(InvalidInput, match="the prompt is empty"):
         model.generate("")
