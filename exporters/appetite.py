@@ -5,7 +5,7 @@ compared it is not, but a runtime holds its own copies of an artifact's weights.
 factor below was read off a profile of each step, on three BERTs (11, 23 and 109 million parameters; Linux x86_64,
 versions of constraints.txt); `python -m benchmarks.plan_check MODEL…` compares the whole with a measured export.
 Not covered: what `--eval-data` adds (a second PyTorch model, which is below the peak of comparing), the memory of
-calibration (which refuses on its own) and the layers that it leaves in 8 bits, macOS.
+calibration (which refuses on its own), macOS.
 """
 
 from __future__ import annotations
@@ -64,9 +64,12 @@ class Shape:
         return 4 * self.longest * (2 * self.heads * self.longest + 2 * self.intermediate)
 
 
-def artifact_bytes(sizes: Sizes, artifact_id: str) -> int:
-    """The size on disk."""
+def artifact_bytes(sizes: Sizes, artifact_id: str, max_size: float | None = None) -> int:
+    """The size on disk. Up to `max_size`, in MB, int4 is filled with layers in 8 bits."""
     recipe = recipe_of(artifact_id)
+    if max_size is not None and recipe == "int4":
+        wide = artifact_bytes(sizes, artifact_id.replace("int4", "int8"))
+        return max(artifact_bytes(sizes, artifact_id), min(wide, int(max_size * _MB)))
     floats = 2 if recipe == "fp16" or (artifact_id.startswith("coreml/") and recipe != "fp32") else 4
     words = max(1.0, _BYTES[recipe]) * sizes.words
     return int(_BYTES[recipe] * sizes.linear + words) + floats * sizes.rest + _GRAPH

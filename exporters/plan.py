@@ -45,6 +45,7 @@ class Plan:
     disk_free: int
     scratch_free: int
     same_disk: bool
+    max_size: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -73,6 +74,8 @@ class Plan:
         """For people."""
         listed = ", ".join(f"{name} {_mb(size)}" for name, size in self.artifacts.items())
         yield f"plan: {self.parameters / 1e6:.1f} million parameters -> {listed}"
+        if self.max_size is not None:
+            yield f"      int4: files of at most {self.max_size:g} MB, measured before and after calibration"
         free = "unknown" if self.memory_available is None else _mb(self.memory_available)
         yield (
             f"      memory: peak about {_mb(self.peak)} ({_mb(self.above_imports)} above the imports, "
@@ -90,7 +93,7 @@ def make_plan(spec: ExportSpec) -> Plan:
     names = spec.artifact_ids
     second = find_spec("tensorflow") is not None
     peak, step = peak_bytes(sizes, shape, names, second)
-    artifacts = {name: artifact_bytes(sizes, name) for name in names}
+    artifacts = {name: artifact_bytes(sizes, name, spec.max_size) for name in names}
     if spec.text_input:
         taking_ids = [name for name in names if name.startswith("onnx/")]
         artifacts |= {f"{name}-text": artifacts[name] + 2 * found.tokenizer_bytes for name in taking_ids}
@@ -108,6 +111,7 @@ def make_plan(spec: ExportSpec) -> Plan:
         disk_free=free_disk(place),
         scratch_free=shutil.disk_usage(scratch).free,
         same_disk=_device(place) == _device(scratch),
+        max_size=spec.max_size,
     )
 
 

@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.memory import release
 from exporters.progress import Watch
-from exporters.quantization.calibrated import stored_bytes, to_int4_calibrated
+from exporters.quantization.calibrated import to_int4_calibrated, with_wide_layers
 from exporters.quantization.calibration import calibrate
+from exporters.quantization.hessians import Hessians
 from exporters.quantization.integers import to_int4
 from exporters.quantization.recipes import RECIPES, Recipes
 from exporters.sources.huggingface import HuggingFaceSource
-from exporters.spec import ExportSpec, recipe_of
+from exporters.spec import ExportSpec
 from mobile_llm.bundle import Artifact
 from mobile_llm.errors import InvalidSpec
 
-WriteRounded = Callable[[], Mapping[str, Artifact]]
+WriteInt4 = Callable[[DecoderModel], Mapping[str, Artifact]]
 
 
 def recipes_for(
@@ -24,38 +25,51 @@ def recipes_for(
     source: HuggingFaceSource,
     blocks: DecoderModel,
     text: str | None,
-    rounded: WriteRounded,
+    write: WriteInt4,
     watch: Watch,
 ) -> Recipes:
     """The recipes, of which int4 is computed here and once where there is a text to calibrate on: for every format and
-    its twin. `rounded` writes the int4 artifacts without calibration, for their sizes.
+    its twin. `write` gives the int4 artifacts of a model, for their sizes.
 
     Raises InvalidInput for a text that is too short, InvalidSpec for a size that 4 bits do not reach, NotEnoughMemory.
     """
     if text is None:
         return RECIPES
-    budget = None if spec.max_size is None else stored_bytes(to_int4(blocks)) + _room(rounded(), spec.max_size)
-    calibrated = to_int4_calibrated(blocks, calibrate(source, blocks, text, watch), budget, watch)
+    room = 0 if spec.max_size is None else _room(write(to_int4(blocks)), spec.max_size)
+    hessians = calibrate(source, blocks, text, watch)
+    calibrated = to_int4_calibrated(blocks, hessians, watch)
+    if spec.max_size is not None:
+        calibrated = _filled(blocks, calibrated, hessians, room, write, spec.max_size)
     release()
     return {**RECIPES, "int4": lambda _: calibrated}
+
+
+def _filled(
+    blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, room: int, write: WriteInt4, max_size: float
+) -> DecoderModel:
+    """With layers in 8 bits until an artifact is full. What a graph grows by with them is known once it is written:
+    where one is too large, they get that much less room. With none of them the artifacts fit."""
+    while room > 0:
+        model = with_wide_layers(blocks, coarse, hessians, room)
+        over = _excess(write(model), max_size)
+        if over <= 0:
+            return model
+        room -= over
+    return coarse
 
 
 def _room(rounded: Mapping[str, Artifact], max_size: float) -> int:
     """By how many bytes every artifact may grow. What cannot be is said before the work."""
     largest = max(rounded, key=lambda artifact_id: rounded[artifact_id].size)
-    room = int(max_size * 1e6) - rounded[largest].size
-    if room < 0:
+    excess = _excess(rounded, max_size)
+    if excess > 0:
         raise InvalidSpec(
             f"{largest} takes {rounded[largest].size / 1e6 + 0.05:.1f} MB at least, which is above {max_size:g}; "
             "allow that much, or leave out its format"
         )
-    return room
+    return -excess
 
 
-def refuse_too_large(artifacts: Mapping[str, Artifact], max_size: float | None) -> None:
-    """What a graph grows by is an estimate: raises InvalidSpec where a file came out larger."""
-    for artifact_id, artifact in artifacts.items():
-        if max_size is not None and recipe_of(artifact_id) == "int4" and artifact.size > max_size * 1e6:
-            raise InvalidSpec(
-                f"{artifact_id} takes {artifact.size / 1e6 + 0.05:.1f} MB, which is above {max_size:g}; allow that much"
-            )
+def _excess(artifacts: Mapping[str, Artifact], max_size: float) -> int:
+    """Bytes of files by which the largest artifact is above the limit."""
+    return max(artifact.size for artifact in artifacts.values()) - int(max_size * 1e6)

@@ -12,7 +12,7 @@ from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.card import keep_origin, write_card
 from exporters.data.plain import read_text
-from exporters.decoders.calibrated import recipes_for, refuse_too_large
+from exporters.decoders.calibrated import recipes_for
 from exporters.decoders.clients import write_for_clients
 from exporters.decoders.golden import make_golden
 from exporters.decoders.writers import Writers, writers_for
@@ -66,13 +66,12 @@ def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     generation = generation_of(source)
     writers = writers_for(spec.formats, context, folder, generation)
     recipes = recipes_for(
-        spec, source, blocks, text, lambda: _write_rounded(blocks, ids, writers, folder, watch), watch
+        spec, source, blocks, text, lambda model: _write_for_size(model, ids, writers, folder, watch), watch
     )
     watch("asking the PyTorch model for reference answers")
     make_golden(source.model, source.tokenizer, context, generation.stop, twins_of(blocks, ids, recipes)).write(folder)
     release()
     artifacts = dict(_write_artifacts(blocks, ids, recipes, writers, folder, watch))
-    refuse_too_large(artifacts, spec.max_size)
     write_for_clients(source, blocks, generation.stop, artifacts, folder)
     limit = min(source.tokenizer.model_max_length, blocks.context)
     tokenizer = Tokenizer(limit, truncation=NOT_CUT, tokenizer_class=type(source.tokenizer).__name__)
@@ -101,14 +100,15 @@ def _write_artifacts(
             yield artifact_id, describe_artifact(folder, artifact_id, lowered)
 
 
-def _write_rounded(
-    blocks: DecoderModel, artifact_ids: list[str], writers: Writers, folder: Path, watch: Watch
+def _write_for_size(
+    quantized: DecoderModel, artifact_ids: list[str], writers: Writers, folder: Path, watch: Watch
 ) -> dict[str, Artifact]:
-    """The int4 artifacts without calibration: what they take is the least there is. The files are not kept."""
+    """The int4 artifacts of a model that is in integers already. The files are not kept."""
     coarse = [artifact_id for artifact_id in artifact_ids if recipe_of(artifact_id) == "int4"]
+    as_it_is: Recipes = {"int4": lambda model: model}
     with TemporaryDirectory(dir=folder) as scratch:
         measured = _write_artifacts(
-            blocks, coarse, RECIPES, writers, Path(scratch), lambda what: watch(f"{what}, for its size")
+            quantized, coarse, as_it_is, writers, Path(scratch), lambda what: watch(f"{what}, for its size")
         )
         return dict(measured)
 

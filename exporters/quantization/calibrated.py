@@ -20,26 +20,19 @@ from exporters.progress import Watch, counted, silent
 from exporters.quantization.gptq import quantize_calibrated, weighted_error
 from exporters.quantization.hessians import Hessians, inputs_of
 from exporters.quantization.integers import BLOCK, to_int4, to_int8
-from mobile_llm.errors import InvalidSpec
 
 _APART = 10_000  # bytes; a layer unlike those that share its input is stored apart from them, and files align it
 
 
-def to_int4_calibrated(
-    blocks: DecoderModel, hessians: Hessians, budget_bytes: int | None = None, watch: Watch = silent
-) -> DecoderModel:
-    """`to_int4` with integers and scales by calibration, and as many layers in 8 bits as the budget for all weights
-    (see `stored_bytes`) allows. Raises InvalidSpec where 4 bits alone are above it."""
-    coarse = _placed(to_int4(blocks), _calibrated(blocks, hessians, watch))
-    if budget_bytes is None:
-        return coarse
-    smallest = stored_bytes(coarse)
-    if smallest > budget_bytes:
-        raise InvalidSpec(
-            f"{budget_bytes / 1e6:.1f} MB for the weights are less than the {smallest / 1e6:.1f} MB that they take in "
-            "4 bits; allow that much"
-        )
-    return _placed(coarse, _promoted(blocks, coarse, hessians, budget_bytes - smallest))
+def to_int4_calibrated(blocks: DecoderModel, hessians: Hessians, watch: Watch = silent) -> DecoderModel:
+    """`to_int4` with integers and scales by calibration."""
+    return _placed(to_int4(blocks), _calibrated(blocks, hessians, watch))
+
+
+def with_wide_layers(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, room: int) -> DecoderModel:
+    """`coarse`, calibrated from `blocks`, with as many layers in 8 bits as `room` more bytes of weights (see
+    `stored_bytes`) allow."""
+    return _placed(coarse, _promoted(blocks, coarse, hessians, room))
 
 
 def stored_bytes(model: DecoderModel) -> int:

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import exporters
 import mobile_llm
 from mobile_llm.commands import main
 from mobile_llm.errors import ContextFull, InvalidInput, InvalidSpec, VerificationFailed
+from mobile_llm.generation.engine import DecoderEngine
 
 from .conftest import DECODERS
 
@@ -31,7 +34,7 @@ def test_three_formats_agree_with_transformers(name: str, decoder_folder: Folder
     assert set(result.artifacts) == {f"{f}/{r}" for f in ("onnx", "tflite", "coreml") for r in RECIPES[name]}
     for artifact_id in result.artifacts:
         compared = {(row.entry_point, row.metric) for row in result.rows if row.artifact == artifact_id}
-        assert {entry for entry, _ in compared} >= {"decode", "prefill", "greedy"}
+        assert {entry for entry, _ in compared} >= {"decode", "prefill", "score", "greedy"}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,20 @@ def test_all_formats_write_the_same(artifact_id: str, bundle: Path, decoder: Cal
     assert list(answer.tokens) == expected[:ends]
     assert answer.prompt_tokens == ids.shape[1]
     model.close()
+
+
+@pytest.mark.parametrize("format_name", ["onnx", "tflite"])
+def test_a_bundle_without_the_entry_is_scored_in_steps(format_name: str, bundle: Path) -> None:
+    ids = list(range(5, 25))
+    with DecoderEngine.open(bundle, f"{format_name}/fp32", threads=1) as engine:
+        at_once = engine.score(ids)
+        assert engine.tokens == tuple(ids)
+        old = {role: entries for role, entries in engine.artifact.entry_points.items() if role != "score"}
+        engine.artifact = replace(engine.artifact, entry_points=old)
+        engine.rewind(0)
+        assert np.abs(engine.score(ids) - at_once).max() < 1e-4
+        with pytest.raises(ContextFull, match="50 more tokens do not fit"):
+            engine.score([5] * 50)
 
 
 def test_a_conversation_goes_through_the_template(bundle: Path) -> None:
