@@ -140,7 +140,7 @@ def test_a_bundle_with_both_layouts_is_compared_and_verified_again(
     model, output = decoder_folder("llama"), tmp_path / "bundle"
     recipes = ("fp32", "int4")
     result = exporters.export(
-        model, "text-generation", output, formats=("coreml",), recipes=recipes, neural_engine=True
+        model, "text-generation", output, formats=("coreml",), recipes=recipes, context=CONTEXT, neural_engine=True
     )
     assert list(result.artifacts) == [f"coreml/{v}" for v in ("fp32", "int4", "int4-ane")]
     for artifact_id, artifact in result.artifacts.items():
