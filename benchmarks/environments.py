@@ -38,7 +38,7 @@ GENAI_BUILDER = Packages(
     "0.18.0",
     (TORCH, ("onnxruntime-genai==0.18.0", "onnx==1.23.2", "onnx-ir==1.1.0", "transformers==5.23.0")),
 )
-LITERT_LM = Packages("litert_lm", "litert-lm", "0.18.1", (("litert-lm==0.18.1", "numpy"),))
+LITERT_LM = Packages("litert_lm, numpy", "litert-lm", "0.18.1", (("litert-lm==0.18.1", "numpy"),))
 
 
 def environment(folder: Path, packages: Packages) -> Path:

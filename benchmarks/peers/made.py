@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from benchmarks.environments import install
-from benchmarks.peers.twin import save_twin
 from mobile_llm.bundle import Bundle
 from mobile_llm.bundle.integrity import sha256_of
 from mobile_llm.errors import InvalidInput, ModelNotFound
@@ -24,11 +23,13 @@ def weights_sha256(model: Path) -> str:
 
 
 def twin_of(model: Path, seed: int, work: Path) -> Path:
-    """The twin's folder, made where it is missing."""
+    """The twin's folder, made where it is missing, in a process that takes its memory with it. Raises
+    BackendUnavailable with the reason where there can be none."""
     twin = work / "twins" / f"{weights_sha256(model)[:12]}-{seed}"
     if not twin.exists():
         twin.parent.mkdir(parents=True, exist_ok=True)
-        save_twin(model, twin, seed)
+        command = [sys.executable, "-m", "benchmarks.peers.twin", str(model), str(twin), "--seed", str(seed)]
+        install(command, f"permuting {model.name}")
     return twin
 
 

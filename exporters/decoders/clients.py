@@ -9,7 +9,7 @@ from typing import Any
 
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.formats.onnx.genai import write_genai_config
-from exporters.formats.onnx.transformers_js import with_external_data
+from exporters.formats.onnx.transformers_js import with_chat_template, with_external_data
 from exporters.sources.huggingface import HuggingFaceSource
 from mobile_llm.bundle import Artifact
 from mobile_llm.bundle.codec import read_json
@@ -22,15 +22,17 @@ def write_for_clients(
     artifacts: Mapping[str, Artifact],
     folder: Path,
 ) -> None:
-    """genai_config.json for the coarsest ONNX artifact, and in config.json what transformers.js has to be told."""
+    """genai_config.json for the coarsest ONNX artifact, and what transformers.js has to be told."""
     onnx = [artifact for artifact in artifacts.values() if artifact.format == "onnx"]
     if not onnx:
         return
     if stop:
         smallest = min(onnx, key=lambda artifact: artifact.size)
         write_genai_config(blocks, source.config.model_type, smallest, _generation(source, stop), folder)
-    config = with_external_data(read_json(folder / "config.json"), folder)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name, completed in (("config.json", with_external_data), ("tokenizer_config.json", with_chat_template)):
+        if (folder / name).is_file():
+            settings = completed(read_json(folder / name), folder)
+            (folder / name).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _generation(source: HuggingFaceSource, stop: Sequence[int]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
 from exporters.formats.onnx import lower_decoder
 from exporters.formats.onnx.genai import genai_config, write_genai_config
-from exporters.formats.onnx.transformers_js import with_external_data
+from exporters.formats.onnx.transformers_js import with_chat_template, with_external_data
 from exporters.quantization.integers import quantize_per_channel, to_float16
 from exporters.verification.exact import onnx as exact
 from mobile_llm.artifacts import read
@@ -308,3 +308,6 @@ def test_a_folder_for_transformers_js(decoder: Make, tmp_path: Path) -> None:
     assert shapes == {("batch_size", 2, "past_sequence_length", 8)}  # of the first name it makes a size, of others 0
     files = with_external_data(config, tmp_path)["transformers.js_config"]["use_external_data_format"]
     assert files == {"model.onnx": 1, "model_q4.onnx": 1}
+    assert with_chat_template({}, tmp_path) == {}
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    assert with_chat_template({"a": 1}, tmp_path) == {"a": 1, "chat_template": "{{ messages }}"}

@@ -42,6 +42,9 @@ class LitertLm(Reader):
         self._session.run_decode()
         return int(self._session.get_benchmark_info().last_decode_token_count)
 
+    def predict(self, ids: Sequence[int]) -> np.ndarray:
+        raise NotImplementedError("LiteRT-LM gives no logits, so neither perplexity nor KL")
+
     def step(self, token: int) -> None:
         raise NotImplementedError("LiteRT-LM reads texts, not single tokens")
 
