@@ -14,7 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="SOURCE",
-        help="a .csv, .jsonl or CoNLL file, or package:NAME/PATH; for a model that writes a text file",
+        help="a .csv, .jsonl or CoNLL file, or package:NAME/PATH; for a model that writes a text "
+        "file, or questions with choices as .jsonl",
     )
     parser.add_argument("--model", metavar="DIR", help="the model it came from, to be measured beside")
     parser.add_argument("--artifact", default="", metavar="LIST", help="such as onnx/int8,tflite/int8; default: all")

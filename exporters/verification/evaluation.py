@@ -7,8 +7,9 @@ For embeddings there is no label to be right about: their figure is the mean cos
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -31,17 +32,21 @@ from mobile_llm.tasks.encoding import text_encoder
 from mobile_llm.tasks.token_classification import TokenClassifier
 from mobile_llm.tasks.tokenization import Text
 
+Opened = TypeVar("Opened")
+
 
 @dataclass(frozen=True)
 class Score:
     """One artifact on the data. Beside the model: how far they agree, and the paired difference of the metric (artifact
-    minus model) with its 95 % interval."""
+    minus model) with its 95 % interval. `normalized` is of multiple choice: accuracy by length-normalized
+    likelihoods."""
 
     value: float
     agreement: float | None = None
     difference: PairedDifference | None = None
     disagreements: tuple[Disagreement, ...] = ()
     standard_error: float | None = None
+    normalized: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,12 @@ def evaluate(
     if columns.text_pair and task.name != "text-classification":
         raise InvalidSpec(f"pairs of texts are for text-classification, and this is {task.name}; leave them out")
     if task.name == GENERATION:
+        from exporters.verification.choices import evaluate_choices
         from exporters.verification.perplexity import evaluate_perplexity
 
-        return evaluate_perplexity(bundle, data, model, chosen, watch)
+        return (evaluate_choices if data.endswith(".jsonl") else evaluate_perplexity)(
+            bundle, data, model, chosen, watch
+        )
     if task.labels:
         rows = load_labelled(task.name, task.problem_type, data, columns).with_label_names(task.labels)
         if not isinstance(rows, TokenDataset):
@@ -131,7 +139,7 @@ def evaluate_texts(
         difference = head.difference(logits, reference, targets)
         return Score(value, head.agreement(logits, reference), difference, head.unlike(logits, reference, task.labels))
 
-    scores, missing = _run_all(bundle, artifact_ids, _over(data.texts, "logits", score), watch)
+    scores, missing = run_all(bundle, artifact_ids, _over(data.texts, "logits", score), watch, Engine.open)
     own = head.score(reference, targets) if reference is not None else None
     return Evaluation(head.metric, len(data), own, scores, missing)
 
@@ -151,7 +159,7 @@ def evaluate_embeddings(
     def score(vectors: np.ndarray) -> Score:
         return Score(float(((vectors * expected).sum(-1) / (np.linalg.norm(vectors, axis=-1) * norms)).mean()))
 
-    scores, missing = _run_all(bundle, artifact_ids, _over(texts, "sentence_embedding", score), watch)
+    scores, missing = run_all(bundle, artifact_ids, _over(texts, "sentence_embedding", score), watch, Engine.open)
     return Evaluation("mean cosine", len(texts), 1.0, scores, missing)
 
 
@@ -177,7 +185,7 @@ def evaluate_entities(
         same = [a == b for row, other in zip(tags, reference) for a, b in zip(row, other)]
         return Score(counts.f1(), float(np.mean(same)), f1_difference(counts, own))
 
-    scores, missing = _run_all(bundle, artifact_ids, run, watch)
+    scores, missing = run_all(bundle, artifact_ids, run, watch, Engine.open)
     return Evaluation("entity F1", len(data), own.f1() if own else None, scores, missing)
 
 
@@ -190,16 +198,21 @@ def _over(texts: Sequence[Text], output: str, score: Callable[[np.ndarray], Scor
     return run
 
 
-def _run_all(
-    bundle: Bundle, artifact_ids: Sequence[str], run: Callable[[Engine], Score], watch: Watch
+def run_all(
+    bundle: Bundle,
+    artifact_ids: Sequence[str],
+    run: Callable[[Opened], Score],
+    watch: Watch,
+    opening: Callable[..., AbstractContextManager[Opened]],
 ) -> tuple[dict[str, Score], dict[str, str]]:
+    """The score of every artifact, or why it has none; `opening` is `open` of the kind of engine that runs them."""
     scores: dict[str, Score] = {}
     missing: dict[str, str] = {}
     for artifact_id in artifact_ids:
         watch(artifact_id)
         backend = CHECKERS[bundle.manifest.artifacts[artifact_id].format][0][0]
         try:
-            with Engine.open(bundle, artifact_id, threads=2, backend=backend) as engine:
+            with opening(bundle, artifact_id, threads=2, backend=backend) as engine:
                 scores[artifact_id] = run(engine)
         except (UnsupportedModel, BackendUnavailable, VerificationFailed) as error:
             missing[artifact_id] = str(error)

@@ -17,10 +17,9 @@ from exporters.metrics import PairedDifference, log_softmax, paired_difference
 from exporters.progress import Watch, silent
 from exporters.sources.huggingface import open_source
 from exporters.spec import GENERATION
-from exporters.verification.artifacts import CHECKERS
-from exporters.verification.evaluation import Evaluation, Score
+from exporters.verification.evaluation import Evaluation, Score, run_all
 from mobile_llm.bundle import Bundle
-from mobile_llm.errors import BackendUnavailable, InvalidInput, UnsupportedModel, VerificationFailed
+from mobile_llm.errors import InvalidInput
 from mobile_llm.generation.engine import DecoderEngine
 from mobile_llm.tasks.tokenization import TextTokenizer
 
@@ -57,16 +56,11 @@ def evaluate_perplexity(
     if not len(windows):
         raise InvalidInput(f"{data} has fewer than {length} tokens; give a longer text")
     reference = _model(model, windows, watch) if model else None
-    scores: dict[str, Score] = {}
-    missing: dict[str, str] = {}
-    for artifact_id in artifact_ids:
-        watch(artifact_id)
-        backend = CHECKERS[bundle.manifest.artifacts[artifact_id].format][0][0]
-        try:
-            with DecoderEngine.open(bundle, artifact_id, threads=2, backend=backend) as engine:
-                scores[artifact_id] = _score(predict(windows, _reading(engine)), reference)
-        except (UnsupportedModel, BackendUnavailable, VerificationFailed) as error:
-            missing[artifact_id] = str(error)
+
+    def score(engine: DecoderEngine) -> Score:
+        return _score(predict(windows, _reading(engine)), reference)
+
+    scores, missing = run_all(bundle, artifact_ids, score, watch, DecoderEngine.open)
     own = reference.perplexity if reference else None
     return Evaluation("perplexity", windows[:, 1:].size, own, scores, missing)
 

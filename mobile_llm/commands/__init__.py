@@ -54,8 +54,15 @@ class _Command(argparse.ArgumentParser):
 
 
 def command_modules() -> dict[str, ModuleType]:
-    """Every installed command, in the order in which a user meets them."""
-    return {name: registry.find(_GROUP, name) for name in _names()}
+    """Every installed command, in the order in which a user meets them. One that cannot be imported is named, and does
+    not stop the others."""
+    found = {}
+    for name in _names():
+        try:
+            found[name] = registry.find(_GROUP, name)
+        except ImportError as error:
+            log.warning("the command %s cannot be loaded: %s", name, error)
+    return found
 
 
 def build_parser(
