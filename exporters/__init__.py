@@ -108,8 +108,8 @@ def _export_module(
     force: bool,
     strict: bool,
 ) -> ExportResult:
-    from exporters.modules.pipeline import run_module_export
     from exporters.modules.spec import ModuleSpec
+    from exporters.pipeline import run_module_export
 
     spec = ModuleSpec(model, example_inputs, output, tuple(formats), tuple(recipes), force, strict)
     return run_module_export(spec)

@@ -1,38 +1,34 @@
-"""From a transformers model that writes to a bundle: load, describe, quantize, write, compare, and only then keep."""
+"""Models that write, as `exporters.pipeline` asks: load, describe, quantize, ask, write."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
-from exporters.card import keep_origin, write_card
+from exporters.card import keep_origin
 from exporters.data.plain import read_text
 from exporters.decoders.calibrated import recipes_for
 from exporters.decoders.clients import write_for_clients
 from exporters.decoders.golden import make_golden
 from exporters.decoders.writers import Writers, writers_for
+from exporters.formats.lowered import Lowered
 from exporters.memory import release
 from exporters.packaging import (
     copy_source_files,
-    describe_artifact,
-    is_ours,
     origin_of,
     save_manifest,
-    write_verification,
 )
-from exporters.progress import Watch, silent
+from exporters.progress import Watch
 from exporters.quantization.recipes import RECIPES, Recipes, as_stored
-from exporters.result import ExportResult
 from exporters.sources.huggingface import HuggingFaceSource, open_source
 from exporters.spec import GENERATION, ExportSpec, recipe_of
-from exporters.staging import staged_folder
-from exporters.verification.bundles import gate
 from exporters.verification.decoders import check_writing_bundle, read_golden
+from exporters.verification.rows import Row
+from exporters.writing import write_artifacts
 from mobile_llm.bundle import Artifact, Bundle
 from mobile_llm.bundle.manifest import Generation, TaskInfo, Tokenizer
 from mobile_llm.tasks.tokenization import NOT_CUT
@@ -40,20 +36,7 @@ from mobile_llm.tasks.tokenization import NOT_CUT
 _CONTEXT = 2048  # where none is asked for: a phone's memory is spent on it
 
 
-def run_decoder_export(spec: ExportSpec, watch: Watch = silent) -> ExportResult:
-    """Export as `spec` asks; raises as `exporters.pipeline.run_export`."""
-    with staged_folder(spec.output, spec.force, ours=is_ours) as folder:
-        artifacts = _write(spec, folder, watch)
-        release()
-        bundle = Bundle.open(folder)
-        rows = check_writing_bundle(bundle, read_golden(bundle), lambda what: watch(f"comparing {what}"))
-        write_verification(rows, folder)
-        write_card(bundle, rows)
-        gate(rows, spec.strict)
-    return ExportResult(spec.output, artifacts, tuple(rows))
-
-
-def _write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
+def write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     """Everything but what is attested. The PyTorch model is in memory no longer than this."""
     text = read_text(spec.calibration) if spec.calibration else None
     watch(f"loading {spec.model}")
@@ -86,18 +69,19 @@ def twins_of(blocks: DecoderModel, artifact_ids: Sequence[str], recipes: Recipes
     return {i: as_stored(i, recipes[recipe_of(i)](blocks)) for i in ids if recipe_of(i) != "fp32"}
 
 
+def check(bundle: Bundle, watch: Watch) -> list[Row]:
+    """Every artifact beside the golden references."""
+    return check_writing_bundle(bundle, read_golden(bundle), lambda what: watch(f"comparing {what}"))
+
+
 def _write_artifacts(
-    blocks: DecoderModel, artifact_ids: list[str], recipes: Recipes, writers: Writers, folder: Path, watch: Watch
+    blocks: DecoderModel, artifact_ids: Sequence[str], recipes: Recipes, writers: Writers, folder: Path, watch: Watch
 ) -> Iterator[tuple[str, Artifact]]:
-    """One artifact after the other; the weights of a recipe are computed once for all its formats."""
-    for recipe, ids in groupby(artifact_ids, key=recipe_of):
-        quantized = recipes[recipe](blocks)
-        for artifact_id in ids:
-            watch(f"writing {artifact_id}")
-            format_name, variant = artifact_id.split("/")
-            lowered = writers[format_name](as_stored(artifact_id, quantized), variant, folder)
-            release()
-            yield artifact_id, describe_artifact(folder, artifact_id, lowered)
+    def lower(artifact_id: str, quantized: DecoderModel) -> Lowered:
+        format_name, variant = artifact_id.split("/")
+        return writers[format_name](as_stored(artifact_id, quantized), variant, folder)
+
+    return write_artifacts(artifact_ids, lambda recipe: recipes[recipe](blocks), lower, folder, watch)
 
 
 def _write_for_size(

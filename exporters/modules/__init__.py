@@ -1,2 +1,2 @@
-"""A torch module or a Keras model, in memory, to a bundle: the walk beside `exporters.pipeline`, which is for encoders
-with texts around them. It shares staging, packaging, rows, limits and the gate with it."""
+"""A torch module or a Keras model, in memory, to a compared bundle. `spec` and the rest are imported from their files:
+whoever only asks what a module is loads no converter."""

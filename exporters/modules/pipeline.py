@@ -1,5 +1,4 @@
-"""From a module in memory to a bundle, top to bottom: trace, ask for answers, quantize, write, compare, and only then
-keep."""
+"""Models in memory, as `exporters.pipeline` asks: trace, ask for answers, quantize, write."""
 
 from __future__ import annotations
 
@@ -10,43 +9,21 @@ from itertools import groupby
 from pathlib import Path
 
 from exporters.architectures.traced import Traced, holding
-from exporters.card import write_card
-from exporters.memory import new_garbage_only, release
+from exporters.memory import release
 from exporters.modules.spec import TASK, ModuleSpec, is_keras
-from exporters.packaging import describe_artifact, is_ours, save_manifest, write_verification
-from exporters.progress import Watch, silent
+from exporters.packaging import describe_artifact, save_manifest
+from exporters.progress import Watch
 from exporters.quantization.traced import held_values, to_int8
-from exporters.result import ExportResult
 from exporters.sources.module import ModuleSource
-from exporters.staging import refuse_taken, staged_folder
-from exporters.verification.bundles import gate
 from exporters.verification.probes_tensors import make_probes
+from exporters.verification.rows import Row
 from exporters.verification.tensors import check_tensors, read_golden
 from mobile_llm.bundle import Artifact, Bundle
 from mobile_llm.bundle.golden_tensors import GoldenTensors
 from mobile_llm.bundle.manifest import Origin, TaskInfo
 
 
-@new_garbage_only()
-def run_module_export(spec: ModuleSpec, watch: Watch = silent) -> ExportResult:
-    """Export as `spec` asks. `watch` is told each step.
-
-    Raises OutputExists, InvalidSpec, InvalidInput, UnsupportedModel; VerificationFailed where an artifact differs from
-    the model, in which case no bundle is left.
-    """
-    refuse_taken(spec.output, spec.force)
-    with staged_folder(spec.output, spec.force, ours=is_ours) as folder:
-        artifacts = _write(spec, folder, watch)
-        release()
-        bundle = Bundle.open(folder)
-        rows = check_tensors(bundle, read_golden(bundle), lambda what: watch(f"comparing {what}"))
-        write_verification(rows, folder)
-        write_card(bundle, rows)
-        gate(rows, spec.strict)
-    return ExportResult(spec.output, artifacts, tuple(rows))
-
-
-def _write(spec: ModuleSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
+def write(spec: ModuleSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     """Everything but what is attested."""
     watch("tracing the model")
     source = open_module(spec)
@@ -67,6 +44,11 @@ def _write(spec: ModuleSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     origin = Origin(source.id, source.architecture, source.weights_sha256, parameters=source.parameters)
     save_manifest(origin, TaskInfo(TASK), None, artifacts, folder)
     return artifacts
+
+
+def check(bundle: Bundle, watch: Watch) -> list[Row]:
+    """Every artifact beside the golden tensors."""
+    return check_tensors(bundle, read_golden(bundle), lambda what: watch(f"comparing {what}"))
 
 
 def open_module(spec: ModuleSpec) -> ModuleSource:

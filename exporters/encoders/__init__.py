@@ -1,0 +1,1 @@
+"""Encoders: a transformers model for classification, entities or embeddings in, a compared bundle out."""
