@@ -40,7 +40,7 @@ def lower(traced: Traced, precision: str, bundle: Path) -> Lowered:
 def _entry(traced: Traced, path: Path) -> EntryPoint:
     """litert-torch names tensors by their places, and narrows some 64-bit integers: types are the file's own."""
     function = read("tflite", path).functions[SIGNATURE]
-    types = {name: function.tensors[tensor].dtype for name, tensor in function.signature.items()}
+    types = {name: function.tensors[tensor].dtype for tensor, name in function.signature.items()}
     sides = []
     for prefix, tensors in (("args", traced.inputs), ("output", traced.outputs)):
         names = [(tensor, f"{prefix}_{place}") for place, tensor in enumerate(tensors)]
