@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from exporters import pipeline
+from exporters.encoders import pipeline as encoders
 from exporters.verification import artifacts
 from mobile_llm.commands import main
 
@@ -227,7 +229,15 @@ def test_a_failed_comparison_keeps_the_bundle_that_was_to_be_replaced(
     assert list(output.parent.iterdir()) == [output]
 
 
-@pytest.mark.parametrize("step", ["make_golden", "write_manifest", "check_bundle", "write_verification"])
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [
+        (encoders, "make_golden"),
+        (encoders, "write_manifest"),
+        (encoders, "check_bundle"),
+        (pipeline, "write_verification"),
+    ],
+)
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
@@ -238,6 +248,7 @@ def test_a_failed_comparison_keeps_the_bundle_that_was_to_be_replaced(
     ids=["Ctrl-C", "full disk", "no memory"],
 )
 def test_an_interruption_leaves_nothing(
+    module: ModuleType,
     step: str,
     error: BaseException,
     code: int,
@@ -250,7 +261,7 @@ def test_an_interruption_leaves_nothing(
     def interrupted(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(pipeline, step, interrupted)
+    monkeypatch.setattr(module, step, interrupted)
     assert sentence in refused(classifier_model, code=code)
     assert nothing_left(output)
 

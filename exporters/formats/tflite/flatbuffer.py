@@ -11,11 +11,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from exporters.architectures.weights import Quantized
+from exporters.late import LateBuilder
 from mobile_llm.errors import UnsupportedModel
 
 Ops = schema.BuiltinOperator
@@ -105,7 +105,7 @@ class Model:
         builder = _Builder(size + (1 << 22) + _BYTES_OF_A_TABLE * len(self._tables))
         builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(memoryview(builder.Bytes)[builder.Head() :])
+        builder.write(path)
 
 
 class Subgraph:
@@ -213,7 +213,7 @@ class Subgraph:
         self.model.add(self._graph, self._inputs, self._outputs)
 
 
-class _Builder(flatbuffers.Builder):
+class _Builder(LateBuilder):
     """Writes equal strings once, and equal vectors of numbers that are no weights."""
 
     def __init__(self, size: int) -> None:
@@ -227,7 +227,7 @@ class _Builder(flatbuffers.Builder):
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
         if x.nbytes > _SHORT:
-            return int(super().CreateNumpyVector(x))
+            return self.late(x.nbytes, lambda: x)
         key = _contents(x)
         if key not in self._written:
             self._written[key] = super().CreateNumpyVector(x)

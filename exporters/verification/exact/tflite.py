@@ -19,7 +19,6 @@ from mobile_llm.bundle.manifest import Artifact
 from mobile_llm.errors import BackendUnavailable
 
 Values = Callable[[], np.ndarray]
-_ALIGNED = 16  # bytes that contents start at a multiple of
 
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteSession:
@@ -46,34 +45,29 @@ def widened(source: Path) -> Iterator[Path]:
 
 
 def _write_widened(source: Path, target: Path, schema: Any) -> None:
-    import flatbuffers
+    from exporters.late import LateBuilder
 
     model = schema.ModelT.InitFromPackedBuf(source.read_bytes(), 0)
     widening = _Widening(model, schema)
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             widening.widen(graph, tensor)
-    builder = flatbuffers.Builder(widening.size + (1 << 22))
+    builder = LateBuilder(widening.size + (1 << 22))
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    target.write_bytes(memoryview(builder.Bytes)[builder.Head() :])
+    builder.write(target)
 
 
-def _when_packed(values: Values, schema: Any) -> Any:
-    """A buffer that makes its contents as it is written, so that of all weights in float32 there is one at a time, and
-    puts them straight into their place: the library's own way holds three copies more."""
+def _when_written(size: int, values: Values, schema: Any) -> Any:
+    """A buffer of `size` bytes that makes its contents as they are written."""
 
-    class Lazy(schema.BufferT):
+    class Late(schema.BufferT):
         def Pack(self, builder: Any) -> int:  # noqa: N802 (the schema's name)
-            contents = values().astype(np.float32, copy=False).reshape(-1).view(np.uint8).data
-            builder.StartVector(1, len(contents), _ALIGNED)
-            builder.head -= len(contents)
-            memoryview(builder.Bytes)[builder.head : builder.head + len(contents)] = contents
-            data = builder.EndVector()
+            data = builder.late(size, lambda: values().astype(np.float32, copy=False))
             schema.BufferStart(builder)
             schema.BufferAddData(builder, data)
             return int(schema.BufferEnd(builder))
 
-    return Lazy()
+    return Late()
 
 
 class _Widening:
@@ -93,8 +87,9 @@ class _Widening:
             values = self._per_channel(tensor) if tensor.type == types.INT8 else self._in_blocks(graph, tensor)
             self._model.buffers[tensor.buffer].data = None  # they would be written once more
             self._known[tensor.buffer] = len(self._model.buffers)
-            self._model.buffers.append(_when_packed(values, self._schema))
-            self._widened += 4 * math.prod(tensor.shape)
+            size = 4 * math.prod(tensor.shape)
+            self._model.buffers.append(_when_written(size, values, self._schema))
+            self._widened += size
         tensor.buffer, tensor.type, tensor.quantization = self._known[tensor.buffer], types.FLOAT32, None
 
     @property
