@@ -65,8 +65,9 @@ def write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
 def twins_of(blocks: DecoderModel, artifact_ids: Sequence[str], recipes: Recipes = RECIPES) -> dict[str, DecoderModel]:
     """The blocks as each artifact holds them, for those whose weights are coarser than the model's. Artifacts of
     several layouts that hold the same weights have one twin, which goes by format and recipe alone."""
-    ids = dict.fromkeys(f"{i.split('/')[0]}/{recipe_of(i)}" for i in artifact_ids)
-    return {i: as_stored(i, recipes[recipe_of(i)](blocks)) for i in ids if recipe_of(i) != "fp32"}
+    ids = dict.fromkeys(f"{i.split('/')[0]}/{recipe_of(i)}" for i in artifact_ids if recipe_of(i) != "fp32")
+    quantized = {recipe: recipes[recipe](blocks) for recipe in dict.fromkeys(map(recipe_of, ids))}
+    return {i: as_stored(i, quantized[recipe_of(i)]) for i in ids}
 
 
 def check(bundle: Bundle, watch: Watch) -> list[Row]:

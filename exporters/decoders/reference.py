@@ -11,6 +11,7 @@ from exporters.metrics import log_softmax
 from mobile_llm.bundle.golden_decoder import Expected, Written
 
 KEPT = 64  # of a position's likeliest tokens
+_AT_ONCE = 32  # positions
 
 
 class DecoderReference:
@@ -51,9 +52,15 @@ class DecoderReference:
 
 
 def likeliest(logits: np.ndarray) -> Expected:
-    """Of logits (positions, vocabulary) what is kept as a reference."""
+    """Of logits (positions, vocabulary) what is kept as a reference. A large vocabulary is not sorted at all positions
+    at once."""
+    parts = [_likeliest(logits[start : start + _AT_ONCE]) for start in range(0, len(logits), _AT_ONCE)]
+    return Expected(*(np.concatenate(part) for part in zip(*parts)))
+
+
+def _likeliest(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     log_probabilities = log_softmax(logits)
     count = min(KEPT, logits.shape[-1])
     tokens = np.argsort(-log_probabilities, axis=-1, kind="stable")[:, :count]
     values = np.take_along_axis(log_probabilities, tokens, axis=-1)
-    return Expected(tokens.astype(np.int32), values.astype(np.float32))
+    return tokens.astype(np.int32), values.astype(np.float32)
