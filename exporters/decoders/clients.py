@@ -14,6 +14,9 @@ from exporters.sources.huggingface import HuggingFaceSource
 from mobile_llm.bundle import Artifact
 from mobile_llm.bundle.codec import read_json
 
+# What transformers 5 calls what transformers 4, and clients built on it, know by the other name
+_TOKENIZERS = {"TokenizersBackend": "PreTrainedTokenizerFast"}
+
 
 def write_for_clients(
     source: HuggingFaceSource,
@@ -22,17 +25,24 @@ def write_for_clients(
     artifacts: Mapping[str, Artifact],
     folder: Path,
 ) -> None:
-    """genai_config.json for the coarsest ONNX artifact, and what transformers.js has to be told."""
+    """genai_config.json for the coarsest ONNX artifact, and what transformers.js and optimum have to be told."""
     onnx = [artifact for artifact in artifacts.values() if artifact.format == "onnx"]
     if not onnx:
         return
     if stop:
         smallest = min(onnx, key=lambda artifact: artifact.size)
         write_genai_config(blocks, source.config.model_type, smallest, _generation(source, stop), folder)
-    for name, completed in (("config.json", with_external_data), ("tokenizer_config.json", with_chat_template)):
+    for name, completed in (("config.json", with_external_data), ("tokenizer_config.json", tokenizer_settings)):
         if (folder / name).is_file():
             settings = completed(read_json(folder / name), folder)
             (folder / name).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def tokenizer_settings(config: Mapping[str, Any], bundle: Path) -> dict[str, Any]:
+    """The contents of tokenizer_config.json, with the chat template and a class that others know."""
+    named = config.get("tokenizer_class")
+    renamed = {"tokenizer_class": _TOKENIZERS[named]} if named in _TOKENIZERS else {}
+    return {**with_chat_template(config, bundle), **renamed}
 
 
 def _generation(source: HuggingFaceSource, stop: Sequence[int]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from exporters.architectures.blocks import Linear, map_blocks, weights_of
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
+from exporters.decoders.clients import tokenizer_settings
 from exporters.formats.onnx import lower_decoder
 from exporters.formats.onnx.genai import genai_config, write_genai_config
 from exporters.formats.onnx.transformers_js import with_chat_template, with_external_data
@@ -311,3 +312,10 @@ def test_a_folder_for_transformers_js(decoder: Make, tmp_path: Path) -> None:
     assert with_chat_template({}, tmp_path) == {}
     (tmp_path / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
     assert with_chat_template({"a": 1}, tmp_path) == {"a": 1, "chat_template": "{{ messages }}"}
+
+
+def test_a_tokenizer_has_the_name_that_other_clients_know(tmp_path: Path) -> None:
+    assert tokenizer_settings({"tokenizer_class": "TokenizersBackend"}, tmp_path) == {
+        "tokenizer_class": "PreTrainedTokenizerFast"
+    }
+    assert tokenizer_settings({"tokenizer_class": "GPT2Tokenizer"}, tmp_path) == {"tokenizer_class": "GPT2Tokenizer"}
