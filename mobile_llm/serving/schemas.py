@@ -68,7 +68,7 @@ def read_chat(body: Any, own: Sampler, describe_tools: bool) -> ChatBody:
     """`own` is how the model chooses tokens where nothing is asked for. Raises BadField, InvalidSpec, InvalidInput."""
     fields = Fields(body)
     fields.refuse_others(_CHAT, _NO_EFFECT, _CHAT_ONLY)
-    most = fields.integer("max_completion_tokens") or fields.integer("max_tokens")
+    most = fields.integer("max_tokens" if fields.any("max_completion_tokens") is None else "max_completion_tokens")
     return ChatBody(_writing(fields, own, most), read_messages(fields), _schema(fields), _tools(fields, describe_tools))
 
 
