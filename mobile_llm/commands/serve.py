@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="8000; 0 takes any that is free")
     parser.add_argument("--api-key-file", metavar="FILE", help="holds the key (or the variable MOBILE_LLM_API_KEY)")
     parser.add_argument("--queue", type=int, default=8, metavar="N", help="requests that wait; more get status 429 (8)")
-    parser.add_argument("--body-mb", type=float, default=4, metavar="X", help="of a request; more gets status 413 (4)")
+    parser.add_argument("--body-mb", type=int, default=4, metavar="N", help="of a request; more gets status 413 (4)")
     parser.add_argument("--context", type=int, metavar="N", help="tokens of a prompt and its answer")
     parser.add_argument("--describe-tools", action="store_true", help="in words, to a model that knows no tools")
     parser.add_argument("--artifact", metavar="ID", help="such as onnx/int8 (default: the bundle's)")
@@ -33,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from mobile_llm.serving.settings import Settings, read_key
 
     key = read_key(args.api_key_file, os.environ)
-    body_limit = int(args.body_mb * 1e6)
-    settings = Settings(args.host, args.port, key, body_limit, args.queue, args.describe_tools)
+    settings = Settings(args.host, args.port, key, args.body_mb * 1_000_000, args.queue, args.describe_tools)
     with listen(settings) as socket:
         model = mobile_llm.load(args.bundle, args.artifact, args.threads, args.backend, args.context)
         try:

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from mobile_llm.errors import Busy
+from mobile_llm.errors import Busy, Cancelled
 
 Item = TypeVar("Item")
 ItemOut = TypeVar("ItemOut", covariant=True)
@@ -83,7 +83,7 @@ class Job(Generic[Item]):
 
     def _end(self, future: Future[None], done: Callable[[Job[Item]], None]) -> None:
         done(self)
-        self._put(_End(None if future.cancelled() else future.exception()))
+        self._put(_End(Cancelled("this request was cancelled") if future.cancelled() else future.exception()))
 
     def _put(self, item: Item | _End) -> None:
         self._loop.call_soon_threadsafe(self._items.put_nowait, item)

@@ -34,8 +34,10 @@ class Settings:
             )
         if not 0 <= self.port <= 65535:
             raise InvalidSpec(f"--port is {self.port}; it lies between 0 (any that is free) and 65535")
-        if self.body_limit < 1 or self.queue < 0:
-            raise InvalidSpec(f"a body of {self.body_limit} bytes, a queue of {self.queue}: neither can be so small")
+        if self.body_limit < 1:
+            raise InvalidSpec(f"a body of {self.body_limit} bytes says nothing; --body-mb is at least 1")
+        if self.queue < 0:
+            raise InvalidSpec(f"--queue is {self.queue}; with 0 nobody waits")
 
     @property
     def loopback(self) -> bool:
