@@ -120,19 +120,21 @@ def _keep_asking(server: Server, soak: Soak, over: threading.Event, seed: int) -
     kinds = [client for client in CLIENTS if server.schemas or client is not by_schema]
     weights = [CLIENTS[client][1] for client in kinds]
     while not over.is_set():
-        _one(server, soak, rng.choices(kinds, weights)[0], rng)
+        if _one(server, soak, rng.choices(kinds, weights)[0], rng) == _BUSY:
+            over.wait(rng.random())
 
 
-def _one(server: Server, soak: Soak, client: Client, rng: random.Random) -> None:
+def _one(server: Server, soak: Soak, client: Client, rng: random.Random) -> int | None:
     name, wanted = client.__name__, CLIENTS[client][0]
     try:
         got = client(server, rng)
     except Exception as error:  # whatever it is, it is what the soak is to find
         soak.failures.append(f"{name}: {type(error).__name__} {error}")
-        return
+        return None
     soak.requests[f"{name} {got}"] += 1
     if got not in (wanted, _BUSY):
         soak.failures.append(f"{name} got {got}, not {wanted}")
+    return got
 
 
 def _report(soak: Soak, rise: float, allowed: float) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,7 +15,6 @@ from mobile_llm.errors import InvalidInput
 from mobile_llm.serving.errors import ClientGone, Refused
 
 _BODY_SECONDS = 30
-# What is too large is read on and dropped up to here: a client that is still sending would not see the refusal.
 _DROPPED = 64_000_000
 T = TypeVar("T")
 
@@ -47,23 +47,35 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait((task, gone))
 
 
+async def drop_body(receive: Receive) -> None:
+    """Read what is left of a body, and keep none of it: a client that is still sending would not see its refusal.
+    Up to a limit, in size and in time, after which it need not."""
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(_dropped(receive), _BODY_SECONDS)
+
+
+async def _dropped(receive: Receive) -> None:
+    left = _DROPPED
+    while left > 0:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+        left -= len(message.get("body", b""))
+
+
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    body, size = bytearray(), 0
+    body = bytearray()
     async for chunk in request.stream():
-        size += len(chunk)
-        if size <= limit:
-            body += chunk
-        elif size > _DROPPED:
-            break
-        else:
-            body.clear()
-    if size > limit:
-        raise Refused(413, f"the body has more than the {limit:,} bytes that are taken; send less, or raise --body-mb")
+        body += chunk
+        if len(body) > limit:
+            raise Refused(
+                413, f"the body has more than the {limit:,} bytes that are taken; send less, or raise --body-mb"
+            )
     return bytes(body)
 
 

@@ -113,8 +113,12 @@ class Desk:
         job.start(self._thread, self._jobs.discard)
         return job
 
-    def close(self) -> None:
-        """Cancel everything, and wait for the step under way."""
+    def cancel(self) -> None:
+        """Cancel everything: whoever reads hears of it."""
         for job in list(self._jobs):
             job.cancel()
+
+    def close(self) -> None:
+        """Cancel everything, and wait for the step under way."""
+        self.cancel()
         self._thread.shutdown()

@@ -10,6 +10,7 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mobile_llm.serving.connection import drop_body
 from mobile_llm.serving.errors import ClientGone, response
 from mobile_llm.serving.metrics import Metrics
 
@@ -30,39 +31,48 @@ class Journal:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        entry = _Entry(send, _request_id(Headers(scope=scope)))
+        entry = _Entry(receive, send, _request_id(Headers(scope=scope)))
         started = time.perf_counter()
-        status = await self._status(entry, scope, receive)
+        status = await self._status(entry, scope)
         route = scope["path"] if scope["path"] in self._routes else "other"
         self._metrics.responded(route, status)
         seconds = time.perf_counter() - started
         log.info("%s %s %s %d %.3f s", entry.id, scope["method"], route, status, seconds)
 
-    async def _status(self, entry: _Entry, scope: Scope, receive: Receive) -> int:
+    async def _status(self, entry: _Entry, scope: Scope) -> int:
         """Serve it, and say how it ended."""
         try:
-            await self._app(scope, receive, entry.send)
+            await self._app(scope, entry.receive, entry.send)
         except ClientGone:
             return _GONE
         except Exception as error:
             log.exception("%s failed", entry.id)
             if entry.status is not None:  # too late for another one; the server closes the connection
                 raise
-            await response(error)(scope, receive, entry.send)
+            await response(error)(scope, entry.receive, entry.send)
         return entry.status or _GONE
 
 
 class _Entry:
-    """One request's id and, once it has one, its status."""
+    """One request's id and, once it has one, its status. What is refused has its body read first."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
         self.id = request_id
         self.status: int | None = None
+        self._receive = receive
         self._send = send
+        self._whole = False  # whether its body has been read
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._whole = not message.get("more_body", False)
+        return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status = status = message["status"]
+            if status >= 400 and not self._whole:
+                await drop_body(self._receive)
             MutableHeaders(scope=message)["x-request-id"] = self.id
         await self._send(message)
 

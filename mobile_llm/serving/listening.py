@@ -6,7 +6,7 @@ import logging
 import socket
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 from mobile_llm.errors import InvalidSpec
 from mobile_llm.serving.journal import log
@@ -28,15 +28,29 @@ def listen(settings: Settings) -> socket.socket:
         ) from None
 
 
-def serve(app: ASGIApp, listening: socket.socket) -> None:
+class StoppableServer(uvicorn.Server):
+    """Cancels what is being answered before it waits for responses to end."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=_CONNECTIONS,
+                timeout_graceful_shutdown=_LAST_SECONDS,
+            )
+        )
+        self._cancel = app.state.server.desk.cancel
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._cancel()
+        await super().shutdown(sockets)
+
+
+def serve(app: Starlette, listening: socket.socket) -> None:
     """Until Ctrl-C or SIGTERM. One line a request goes to the log."""
     log.setLevel(logging.INFO)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=_LAST_SECONDS,
-    )
-    uvicorn.Server(config).run([listening])
+    StoppableServer(app).run([listening])

@@ -15,10 +15,9 @@ import pytest
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
-import uvicorn
 
 from mobile_llm.serving.app import make_app
-from mobile_llm.serving.listening import listen
+from mobile_llm.serving.listening import StoppableServer, listen
 from mobile_llm.serving.settings import Settings
 
 Answered = tuple[int, Mapping[str, str], Any]
@@ -71,7 +70,7 @@ def serving(model: Any, settings: Settings | None = None) -> Iterator[Served]:
     with listen(settings) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # a slow reader is felt at once
         app = make_app(model, settings)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1))
+        server = StoppableServer(app)
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -112,11 +113,24 @@ def test_a_malformed_body(served: Served) -> None:
     assert served.say("hello")[0] == 200
 
 
-def test_a_body_that_is_too_large_is_refused_also_while_it_is_being_sent(served: Served) -> None:
-    status, _, document = served.say("z" * 10_000_000)
+def test_a_client_that_is_still_sending_sees_why_it_is_refused(served: Served) -> None:
+    large = {"messages": [{"role": "user", "content": "z" * 10_000_000}]}
+    status, _, document = served.ask(CHAT, large)
     assert status == 413
     assert "more than the 100,000 bytes that are taken; send less" in document["error"]["message"]
+    assert served.ask("/v1/none", large)[0] == 404
+    assert served.ask(CHAT, large, content_type="text/plain")[0] == 415
+    assert served.ask(CHAT, large, host="evil.example")[0] == 403
     assert served.say("hello")[0] == 200
+
+
+def test_a_body_that_never_comes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mobile_llm.serving.connection._BODY_SECONDS", 0.05)
+    connection = socket.create_connection(("127.0.0.1", served.port))
+    head = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 9"
+    connection.sendall(f"POST {CHAT} HTTP/1.1\r\n{head}\r\n\r\n".encode())
+    assert connection.recv(64).startswith(b"HTTP/1.1 408 ")
+    connection.close()
 
 
 def test_what_would_not_change_the_answer_is_ignored(served: Served) -> None:
@@ -270,6 +284,26 @@ def test_a_client_that_leaves_the_queue_is_forgotten(served: Served, chat: Chat)
     served.wait_for(lambda: served.metric("mobile_llm_waiting_requests") == 0)
     go.set()
     first.join()
+
+
+def test_stopping_the_server_tells_those_who_wait(chat: Chat) -> None:
+    chat.decoder.before_append = lambda: time.sleep(0.005)
+    answers: list[Any] = []
+    with serving(chat.model, Settings(port=0)) as served:
+
+        def ask(stream: bool) -> None:
+            answers.append(served.say("z" * 400, stream=stream))
+
+        threads = [threading.Thread(target=ask, args=(stream,)) for stream in (True, False)]
+        for thread in threads:
+            thread.start()
+        served.wait_for(lambda: len(chat.decoder.taken) > 9 and served.metric("mobile_llm_waiting_requests") == 1)
+    for thread in threads:
+        thread.join()
+    assert len(chat.decoder.taken) < 400
+    ended = {status: document for status, _, document in answers}
+    assert sorted(ended) in ([200, 503], [503])  # whichever came first had begun to stream, or to write
+    assert all("was cancelled" in str(document) for document in ended.values())
 
 
 def test_a_slow_reader_holds_up_nobody(served: Served, chat: Chat) -> None:
