@@ -50,6 +50,10 @@ class Fields:
         """Empty where it is left out."""
         return self._get(name, (list,), "a list") or []
 
+    def objects(self, name: str) -> list[Fields]:
+        """Of a list of objects; empty where it is left out."""
+        return [Fields(item, f"{self._at(name)}[{number}]") for number, item in enumerate(self.items(name))]
+
     def texts(self, name: str) -> list[str]:
         """Of one text, or a list of texts; empty where it is left out."""
         value = self._get(name, (str, list), "a text or a list of texts")

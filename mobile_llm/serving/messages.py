@@ -13,10 +13,10 @@ _NO_EFFECT = ("refusal", "annotations")
 
 def read_messages(fields: Fields) -> tuple[Mapping[str, Any], ...]:
     """Raises BadField for what is none, and for images and sound."""
-    given = fields.items("messages")
+    given = fields.objects("messages")
     if not given:
         raise fields.bad("messages", "has no message; send at least one")
-    return tuple(_message(Fields(message, f"messages[{n}]")) for n, message in enumerate(given))
+    return tuple(map(_message, given))
 
 
 def _message(fields: Fields) -> dict[str, Any]:
@@ -34,13 +34,11 @@ def _content(fields: Fields) -> str | None:
     """A text, or the texts of parts joined."""
     if not isinstance(fields.any("content"), list):
         return fields.text("content")
-    return "".join(_part(fields, n, part) for n, part in enumerate(fields.items("content")))
+    return "".join(map(_part, fields.objects("content")))
 
 
-def _part(fields: Fields, number: int, given: Any) -> str:
-    name = f"content[{number}]"
-    part = Fields(given, f"messages.{name}")
+def _part(part: Fields) -> str:
     text = part.text("text")
     if part.any("type") != "text" or text is None:
-        raise fields.bad(name, f"is of the type {part.any('type')!r}; this model takes parts of the type 'text' only")
+        raise part.bad("type", f"is {part.any('type')!r}; this model takes parts with a text, of the type 'text', only")
     return text

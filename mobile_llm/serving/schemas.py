@@ -138,8 +138,7 @@ def _tools(fields: Fields, describe: bool) -> Tools | None:
     definitions, choice = fields.items("tools"), fields.any("tool_choice") or AUTO
     if not definitions and choice in (AUTO, NONE):
         return None
-    for number, definition in enumerate(definitions):
-        tool = Fields(definition, f"tools[{number}]")
+    for tool in fields.objects("tools"):
         if tool.text("type") != "function":
             raise tool.bad("type", 'is "function"; other tools are not supported')
     return Tools.read(definitions, choice, describe)

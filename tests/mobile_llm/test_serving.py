@@ -72,8 +72,8 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str]] = [
     (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         400,
-        "messages[0].content[0]",
-        "is of the type 'image_url'",
+        "messages[0].content[0].type",
+        "is 'image_url'; this model takes parts with a text",
     ),
     ({"response_format": {"type": "xml"}}, 400, "response_format", "has the type"),
     (
