@@ -26,6 +26,7 @@ ABILITIES = {
     "run TFLite artifacts": "tflite",
     "run Core ML artifacts": "coreml",
     "take texts inside ONNX artifacts": "text-input",
+    "serve OpenAI's clients": "serve",
     "fine-tune": "finetune",
     "export to ONNX": "export-onnx",
     "export to TFLite": "export-tflite",

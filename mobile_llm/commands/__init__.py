@@ -22,7 +22,7 @@ from mobile_llm.errors import Cancelled, MobileLlmError, NotEnoughMemory
 
 _GROUP = "mobile_llm.commands"
 # The order in which a user meets them; what others register comes after.
-_ORDER = ["finetune", "export", "inspect", "run", "chat", "evaluate", "verify", "benchmark", "doctor"]
+_ORDER = ["finetune", "export", "inspect", "run", "chat", "serve", "evaluate", "verify", "benchmark", "doctor"]
 
 log = logging.getLogger("mobile_llm")
 

@@ -42,6 +42,10 @@ class TextEncoder:
             rows.update(zip(chunk, results[output]))
         return np.stack([rows[i] for i in range(len(texts))]).astype(np.float32, copy=False)
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens of a text are read."""
+        return len(self.tokenizer.encode(text).ids)
+
 
 class StringEncoder:
     """An engine whose artifact holds the tokenizer. Texts go one by one, whatever the batch size."""
@@ -55,6 +59,10 @@ class StringEncoder:
         if not texts:
             raise InvalidInput("no text was given; pass at least one")
         return np.concatenate([self.run(text, ENCODE_TEXT)[output] for text in texts]).astype(np.float32, copy=False)
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens of a text are read."""
+        return int(self.run(text, TOKENIZE)["input_ids"].size)
 
     def run(self, text: Text, *roles: str) -> dict[str, np.ndarray]:
         """The outputs of these roles for one text."""

@@ -32,6 +32,10 @@ class Embedder:
         prefix = self._prefix(prompt)
         return self._encoder.encode([prefix + row for row in rows], "sentence_embedding", batch_size)
 
+    def count_tokens(self, text: str, prompt: str | None = None) -> int:
+        """How many tokens `embed` reads of a text, what is cut off not among them. Raises InvalidInput."""
+        return self._encoder.count_tokens(self._prefix(prompt) + text)
+
     def close(self) -> None:
         self.engine.close()
 
