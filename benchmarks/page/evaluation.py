@@ -45,6 +45,7 @@ class Details:
     difference: Difference | None = None
     disagreements: tuple[Disagreement, ...] = ()
     standard_error: float | None = None
+    normalized: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a LiteRT-LM file holds beside its model, against what the bundle says: read from the file, nothing is run but
 the template, in this package's sandbox. Not covered: whether LiteRT-LM's own tokenizer and template engine agree with
-ours on a text; `python -m benchmarks.interop_decoder BUNDLE` asks it.
+ours on a text; `python -m benchmarks.interop BUNDLE` asks it.
 """
 
 from __future__ import annotations
