@@ -28,8 +28,8 @@ _PASSAGES = (
     "makes strong. In the oven the gas grows, the starch sets, and the crust turns brown.",
     "The committee met on Tuesday. It agreed to repair the bridge over the mill stream before winter, to close the old "
     "ferry, and to ask the county for half of the cost. The next meeting is on the third of May.",
-    "A glacier is ice that moves. Snow that falls in winter and does not melt in summer is pressed into ice by the snow "
-    "above it. Where the ice is thick enough it flows downhill, a few metres in a year or many in a day.",
+    "A glacier is ice that moves. Snow that falls in winter and does not melt in summer is pressed into ice by the "
+    "snow above it. Where the ice is thick enough it flows downhill, a few metres in a year or many in a day.",
     "The phone has a screen of six inches, a battery of four thousand milliampere hours and two cameras. It charges in "
     "ninety minutes. The screen is bright enough for the sun, but the speaker is weak.",
 )
