@@ -57,6 +57,7 @@ class Row:
     kind: str
     identical: bool
     tokens: int
+    plain_tokens: int
     proposed: int
     accepted: int
     seconds: float
@@ -65,7 +66,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """`speed` is that of decoding with lookup over that without, by kind; `load` of the machine, in the last minute."""
+    """`speed` is tokens a second with lookup over those without, by kind; `load` of the machine, in the last minute."""
 
     artifact: str
     prompts: int
@@ -104,6 +105,7 @@ def measure(model: ChatModel, count: int, max_tokens: int, lookup: bool | None) 
         yield Row(
             kind,
             looked.tokens == plain.tokens,
+            len(looked.tokens),
             len(plain.tokens),
             stats.proposed_tokens,
             stats.accepted_tokens,
@@ -132,7 +134,8 @@ def summarize(artifact: str, rows: list[Row]) -> Summary:
 
 
 def _speed(rows: list[Row]) -> float:
-    return sum(row.plain_seconds for row in rows) / sum(row.seconds for row in rows)
+    plain = sum(row.plain_seconds for row in rows) / sum(row.plain_tokens for row in rows)
+    return plain / (sum(row.seconds for row in rows) / sum(row.tokens for row in rows))
 
 
 def _timed(model: ChatModel, prompt: Any, max_tokens: int, lookup: bool | None) -> tuple[Answer, float]:
