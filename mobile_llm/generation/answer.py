@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from mobile_llm.generation.loop import Finish
+from mobile_llm.generation.loop import Finish, Reader
 from mobile_llm.generation.template import Message
 from mobile_llm.generation.tools import ToolCall, assistant_message
 from mobile_llm.machine import peak_memory
@@ -15,7 +15,8 @@ from mobile_llm.machine import peak_memory
 class Stats:
     """`first_token_seconds` count from the call to the first token chosen. Rates are tokens a second: of the prompt
     without the `cached_tokens`, which had been read before, and of the answer after its first token (None where there
-    is no second). `peak_memory` is the most bytes that the process has held so far, None where that is unknown."""
+    is no second). `peak_memory` is the most bytes that the process has held so far, None where that is unknown. Of the
+    `proposed_tokens` of prompt lookup the `accepted_tokens` were written."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -24,6 +25,8 @@ class Stats:
     prefill_rate: float
     decode_rate: float | None
     peak_memory: int | None
+    proposed_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Stopwatch:
         if len(self._steps) == 1:
             self._first = now - self._start
 
-    def stats(self, prompt: int, cached: int, answer: int) -> Stats:
+    def stats(self, prompt: int, cached: int, answer: int, reader: Reader) -> Stats:
         later = self._steps[1:]
         return Stats(
             prompt_tokens=prompt,
@@ -72,4 +75,6 @@ class Stopwatch:
             prefill_rate=(prompt - cached) / self._steps[0],
             decode_rate=len(later) / sum(later) if later else None,
             peak_memory=peak_memory(),
+            proposed_tokens=reader.proposed,
+            accepted_tokens=reader.accepted,
         )

@@ -111,9 +111,9 @@ class DecoderEngine(Owner):
         return max(0, min(same, len(ids) - 1))
 
     def rewind(self, position: int) -> None:
-        """Forget all tokens from `position` on."""
+        """Forget all tokens from `position` on, if any were read."""
         with self._owned():
-            self._decoder.rewind(position)
+            self._decoder.rewind(min(position, len(self._read)))
             del self._read[position:]
 
     def save_cache(self, tokens: int) -> dict[str, np.ndarray]:

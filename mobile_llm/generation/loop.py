@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -24,7 +24,8 @@ _PIECE = 256  # tokens of a prompt between two checks
 @dataclass(frozen=True)
 class Request:
     """What is to be written: after which ids, how tokens are chosen, and where the answer ends, which is at a stop
-    token, a stop string, or after `max_tokens`."""
+    token, a stop string, or after `max_tokens`. `lookup` is whether tokens are guessed from the text so far and read
+    several at once (mobile_llm/generation/lookup.py); None where that is sure to leave the answer as it is."""
 
     ids: tuple[int, ...]
     sampler: Sampler
@@ -33,6 +34,7 @@ class Request:
     stop_tokens: tuple[int, ...]
     stop: tuple[str, ...] = ()
     constraint: Constraint | None = None
+    lookup: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -43,7 +45,29 @@ class Request:
             raise InvalidSpec("a stop string is empty, so that it would end every answer at once; leave it out")
 
 
-def write(engine: DecoderEngine, request: Request, check: Check) -> Generator[int, None, Finish]:
+class Reader(Protocol):
+    """Reads what is written. `proposed` tokens were read before they were chosen, `accepted` of them were chosen."""
+
+    proposed: int
+    accepted: int
+
+    def after(self, sequence: Sequence[int]) -> np.ndarray:
+        """The logits (vocabulary,) after `sequence`, of which the last token is new. The engine may have read more."""
+
+
+class OneByOne:
+    """Reads what was chosen."""
+
+    proposed = accepted = 0
+
+    def __init__(self, engine: DecoderEngine) -> None:
+        self._engine = engine
+
+    def after(self, sequence: Sequence[int]) -> np.ndarray:
+        return self._engine.append(sequence[-1:])
+
+
+def write(engine: DecoderEngine, request: Request, check: Check, reader: Reader) -> Generator[int, None, Finish]:
     """The tokens of an answer, without the stop token; gives back why it ended. Raises ContextFull, and what `check`
     raises, which is called before anything is read."""
     choose = request.sampler.start(request.seed)
@@ -66,7 +90,7 @@ def write(engine: DecoderEngine, request: Request, check: Check) -> Generator[in
         if len(sequence) > engine.context:  # all but the last of it have been read
             return "context"
         check()
-        logits = engine.append([token])
+        logits = reader.after(sequence)
 
 
 def read(engine: DecoderEngine, ids: Sequence[int], check: Check) -> np.ndarray:

@@ -66,8 +66,8 @@ class Sampler:
             ids = ids[: self.top_k]
         weights = np.exp(scores[ids] - scores[ids[0]])
         if self.top_p < 1:
-            before = np.cumsum(weights) - weights
-            kept = before < self.top_p * weights.sum()
+            reached = np.cumsum(weights)  # in this order: sum() would add in pairs
+            kept = reached - weights < self.top_p * reached[-1]
             ids, weights = ids[kept], weights[kept]
         kept = weights >= self.min_p
         return ids[kept], weights[kept]

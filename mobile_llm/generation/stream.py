@@ -9,6 +9,7 @@ from mobile_llm.errors import InvalidSpec
 from mobile_llm.generation.answer import Answer, Stopwatch
 from mobile_llm.generation.detokenizer import Detokenizer
 from mobile_llm.generation.engine import DecoderEngine
+from mobile_llm.generation.lookup import reader_for
 from mobile_llm.generation.loop import Finish, Request, write
 from mobile_llm.generation.turn import Turn
 
@@ -29,7 +30,9 @@ class Stream(Iterator[str]):
         self._done = done
         self._cached = kept = engine.shared(request.ids)
         turn.undo = lambda: engine.rewind(kept)
-        self._loop = write(engine, request, turn.check)
+        self._engine = engine
+        self._reader = reader_for(engine, request)
+        self._loop = write(engine, request, turn.check, self._reader)
         self._text = Detokenizer(decode, request.stop)
         self._tokens: list[int] = []
         self._given: list[str] = []
@@ -89,6 +92,7 @@ class Stream(Iterator[str]):
     def _complete(self, finish: Finish) -> None:
         self._turn.check()
         prompt = len(self._request.ids)
-        stats = self._watch.stats(prompt, self._cached, len(self._tokens))
+        self._engine.rewind(prompt + len(self._tokens))  # what was read ahead and not written
+        stats = self._watch.stats(prompt, self._cached, len(self._tokens), self._reader)
         self._answer = self._done(Answer("".join(self._given), tuple(self._tokens), prompt, finish, stats))
         self._turn.finish()

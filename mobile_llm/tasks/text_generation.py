@@ -55,17 +55,19 @@ class ChatModel:
         stop: Sequence[str] = (),
         schema: Grammar | None = None,
         tools: Tools | None = None,
+        lookup: bool | None = None,
     ) -> Answer:
         """Write what follows a text, or the answer to a conversation, which goes through the model's chat template.
 
         `schema` is a JSON schema that the answer meets, or a Regex or Lark grammar that it follows. `tools` are what
-        the model may call instead of answering in words, or has to.
+        the model may call instead of answering in words, or has to. `lookup` has words that repeat the text so far read
+        several at once; left out, where that is sure to change nothing.
 
         Raises ContextFull for a prompt that does not fit, InvalidInput for one that is empty or a conversation that
         the template refuses, InvalidSpec for settings that cannot be and for a schema that is none, that no answer
         meets, or that cannot be followed, UnsupportedModel for tools of which the model's template knows nothing, Busy.
         """
-        return self.stream(prompt, max_tokens, sampler, seed, stop, schema, tools).drain()
+        return self.stream(prompt, max_tokens, sampler, seed, stop, schema, tools, lookup).drain()
 
     def stream(
         self,
@@ -76,6 +78,7 @@ class ChatModel:
         stop: Sequence[str] = (),
         schema: Grammar | None = None,
         tools: Tools | None = None,
+        lookup: bool | None = None,
     ) -> Stream:
         """As `generate`, while it is written. Calls are among the pieces as the model writes them."""
         turn = self._writer.turns.begin()
@@ -83,7 +86,7 @@ class ChatModel:
             calls = calls_of(self._writer.template, tools)
             ids = tuple(self.encode(prompt, calls.tools if calls else None))
             stop_tokens = self._writer.generation.stop
-            request = Request(ids, sampler or Sampler(), seed, max_tokens, stop_tokens, tuple(stop))
+            request = Request(ids, sampler or Sampler(), seed, max_tokens, stop_tokens, tuple(stop), lookup=lookup)
             form = self._writer.form(request, schema, calls)
             return self._writer.stream(form.request, turn, form.end)
 

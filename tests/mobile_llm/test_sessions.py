@@ -299,7 +299,7 @@ class Only:
 def test_a_constraint_stands_between_logits_and_the_choice(chat: Chat) -> None:
     forced = chat.ids("forced 你好")
     request = loop.Request(tuple(chat.ids("hello")), Sampler(), 0, 50, (), constraint=Only(forced))
-    tokens = loop.write(chat.model.engine, request, lambda: None)
+    tokens = loop.write(chat.model.engine, request, lambda: None, loop.OneByOne(chat.model.engine))
     assert [next(tokens) for _ in forced] == forced
     with pytest.raises(StopIteration, match="stop"):
         next(tokens)
