@@ -13,15 +13,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from exporters.appetite import Shape, artifact_bytes, calibrating_seconds, imports_bytes, peak_bytes, seconds
-from exporters.formats.lowered import static_lengths
+from exporters.appetite import (
+    DECODER,
+    ENCODER,
+    Shape,
+    artifact_bytes,
+    calibrating_seconds,
+    imports_bytes,
+    peak_bytes,
+    seconds,
+)
 from exporters.sources.found import find_model
 from exporters.sources.headers import Sizes, count_sizes
-from exporters.spec import ExportSpec
+from exporters.spec import GENERATION, ExportSpec
 from exporters.staging import refuse_taken
 from mobile_llm.errors import NotEnoughMemory
 from mobile_llm.machine import available_memory, free_disk, resident_memory
 
+_COMPARED = 512  # tokens, at most
 _SMALL_FILES = 2_000_000  # golden references, manifest, card; the tokenizer's files are counted
 
 
@@ -91,8 +100,9 @@ def make_plan(spec: ExportSpec) -> Plan:
     found = find_model(spec.model, spec.task, spec.adapters)
     sizes, shape = count_sizes(found.shapes, spec.task), _shape(found.config)
     names = spec.artifact_ids
-    second = find_spec("tensorflow") is not None
-    peak, step = peak_bytes(sizes, shape, names, second)
+    writes = spec.task == GENERATION
+    second = find_spec("tensorflow") is not None and not writes
+    peak, step = peak_bytes(sizes, shape, names, second, DECODER if writes else ENCODER)
     artifacts = {name: artifact_bytes(sizes, name, spec.max_size) for name in names}
     if spec.text_input:
         taking_ids = [name for name in names if name.startswith("onnx/")]
@@ -121,11 +131,12 @@ def _shape(config: dict[str, Any]) -> Shape:
     def first(names: tuple[str, ...], otherwise: int) -> int:
         return next((config[name] for name in names if isinstance(config.get(name), int)), otherwise)
 
-    longest = first(("max_position_embeddings",), 512)
+    # What models that write are compared on is shorter than what most encoders take.
+    longest = min(first(("max_position_embeddings",), 512), _COMPARED)
     hidden = first(("hidden_size", "dim"), 768)
     heads = first(("num_attention_heads", "n_heads"), 12)
     inner = first(("intermediate_size", "hidden_dim"), 4 * hidden)
-    return Shape(longest, heads, inner, len(static_lengths(longest)))
+    return Shape(longest, heads, inner)
 
 
 def _scratch(sizes: Sizes, names: list[str]) -> int:

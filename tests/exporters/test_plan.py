@@ -24,7 +24,7 @@ from mobile_llm.commands import main
 from mobile_llm.errors import InvalidInput, NotEnoughMemory
 
 BASE = Sizes(linear=85_000_000, words=23_000_000, rest=800_000, stored=109_400_000)
-BERT = Shape(longest=512, heads=12, intermediate=3072, signatures=5)
+BERT = Shape(longest=512, heads=12, intermediate=3072)
 ALL = [f"{name}/{recipe}" for recipe in ("fp32", "int8") for name in ("onnx", "tflite", "coreml")]
 
 
