@@ -24,9 +24,10 @@ _DEFAULT_LENGTH = 128
 
 def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
     """Write `model` as `bundle/coreml/PRECISION.mlpackage`."""
-    from exporters.formats.coreml.quiet import load_coremltools
+    from exporters.formats.coreml.quiet import forget_names, load_coremltools
 
     load_coremltools()
+    forget_names()
     import coremltools as ct
 
     from exporters.formats.coreml.package import save_package
@@ -41,9 +42,10 @@ def lower_decoder(model: DecoderModel, variant: str, bundle: Path, context: int)
     (a flexible length, for the GPU), or one with `-ane` behind it (fixed lengths, for the Neural Engine). Raises
     InvalidSpec for more tokens than the model was made for, UnsupportedModel for layers whose caches differ in shape.
     """
-    from exporters.formats.coreml.quiet import load_coremltools
+    from exporters.formats.coreml.quiet import forget_names, load_coremltools
 
     load_coremltools()
+    forget_names()
     from exporters.formats.coreml import neural_engine, stateful
 
     write = neural_engine.write if variant.endswith(NEURAL_ENGINE) else stateful.write

@@ -26,6 +26,13 @@ def load_coremltools() -> None:
             del sys.modules[name]
 
 
+def forget_names() -> None:
+    """Names count from 0 again. Converting does that at its end, which an export that was interrupted never reached."""
+    from coremltools.converters.mil import Builder
+
+    Builder.name_count.clear()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """While the block runs coremltools neither draws bars nor logs remarks; errors still raise."""

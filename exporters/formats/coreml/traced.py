@@ -16,7 +16,7 @@ import numpy as np
 from exporters.architectures.stored import Integers, is_large
 from exporters.architectures.traced import BATCH, LARGEST_BATCH, NamedTensor, Traced
 from exporters.formats.coreml import _MINIMUM
-from exporters.formats.coreml.quiet import load_coremltools, quiet
+from exporters.formats.coreml.quiet import forget_names, load_coremltools, quiet
 from exporters.formats.lowered import Lowered
 from mobile_llm.bundle.manifest import EntryPoint
 from mobile_llm.errors import UnsupportedModel
@@ -27,6 +27,7 @@ _ERRORS = (NotImplementedError, RuntimeError, ValueError, TypeError, KeyError, I
 def lower(traced: Traced, precision: str, bundle: Path) -> Lowered:
     """Write the program as `bundle/coreml/PRECISION.mlpackage`."""
     load_coremltools()
+    forget_names()
     import coremltools as ct
 
     from exporters.formats.coreml.package import save_package
