@@ -9,7 +9,16 @@ from math import prod, sqrt
 from benchmarks.weights import Names, Weight
 from mobile_llm.artifacts.graph import Dimension, Function, Op, Tensor
 
-_LINEAR = {"MatMul", "Gemm", "MatMulInteger", "DynamicQuantizeMatMul", "FULLY_CONNECTED", "linear", "matmul"}
+_LINEAR = {
+    "MatMul",
+    "FusedMatMul",
+    "Gemm",
+    "MatMulInteger",
+    "DynamicQuantizeMatMul",
+    "FULLY_CONNECTED",
+    "linear",
+    "matmul",
+}
 _INTEGER = {"MatMulInteger", "DynamicQuantizeMatMul", "FULLY_CONNECTED"}
 _ATTENTION = {"MatMul", "BATCH_MATMUL", "matmul"}
 _EMBEDDING = {"Gather", "GATHER", "EMBEDDING_LOOKUP", "gather"}

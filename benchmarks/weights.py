@@ -86,6 +86,13 @@ class Names:
             return int(maker.attributes["N"])
         if "MatMul" in maker.type and (weight := self.weight(maker.inputs[1])):
             return weight.shape[-1]
+        if maker.type == "Split" and (sizes := self._constant(maker.inputs[1:2])) is not None:
+            return int(sizes[maker.outputs.index(name)])
         widths = (self.width(source) for source in maker.inputs if source)
         first = next((width for width in widths if width and width > 1), None)
         return first // len(maker.outputs) if first and maker.type == "Split" else first
+
+    def _constant(self, names: tuple[str, ...]) -> np.ndarray | None:
+        """The values of the one constant among `names`, if it is one."""
+        tensor = self.tensor(names[0]) if names else None
+        return tensor.read() if tensor is not None and tensor.constant else None

@@ -3,7 +3,8 @@
 The memory model follows the pipeline: while artifacts are written the PyTorch model is in memory; while they are
 compared it is not, but a runtime holds its own copies of an artifact's weights. The peak is the largest step. Every
 factor below was read off a profile of each step, on MiniLM and, of models that write, on SmolLM2-135M (Linux x86_64,
-versions of constraints.txt); `python -m benchmarks.plan_check MODEL…` compares the whole with a measured export.
+versions of constraints.txt), but for those of fp16 and of writing TFLite, which are estimates; `python -m
+benchmarks.plan_check MODEL…` compares the whole with a measured export.
 Not covered: what `--eval-data` adds (a second PyTorch model, which is below the peak of comparing), the memory of
 calibration (which refuses on its own), macOS.
 """

@@ -7,33 +7,24 @@ is imported here.
 from __future__ import annotations
 
 import json
-import sys
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import onnxruntime_genai as genai
+from answering import Reading, Request, answer
 
 
 def main() -> None:
-    request = json.load(sys.stdin)
-    readings: list[dict[str, Any]] = []
-    errors: dict[str, str] = {}
-    for artifact in request["artifacts"]:
-        try:
-            readings.append(read(request, artifact))
-        except Exception as error:  # whatever goes wrong in the client is its answer
-            errors[artifact] = f"{type(error).__name__}: {error}"
-    client = f"onnxruntime-genai {version('onnxruntime-genai')}"
-    print(json.dumps({"client": client, "readings": readings, "errors": errors}))
+    answer(f"onnxruntime-genai {version('onnxruntime-genai')}", read)
 
 
-def read(request: dict[str, Any], artifact: str) -> dict[str, Any]:
+def read(request: Request, artifact: str) -> list[Reading]:
     model = genai.Model(request["bundle"])
     tokenizer = genai.Tokenizer(model)
     prompts = [encode(tokenizer, prompt) for prompt in request["prompts"]]
     written = [write(model, ids, request["count"]) for ids in prompts]
-    return {"artifact": artifact, "way": "generator", "prompts": prompts, "written": written}
+    return [{"artifact": artifact, "way": "generator", "prompts": prompts, "written": written}]
 
 
 def encode(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:

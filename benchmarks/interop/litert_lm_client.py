@@ -6,36 +6,27 @@ imported here.
 
 from __future__ import annotations
 
-import json
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import litert_lm
+from answering import Reading, Request, answer
 
 GREEDY = litert_lm.SamplerConfig(top_k=1, top_p=1.0, temperature=1.0)
 
 
 def main() -> None:
-    request = json.load(sys.stdin)
-    readings: list[dict[str, Any]] = []
-    errors: dict[str, str] = {}
-    for artifact in request["artifacts"]:
-        try:
-            readings.append(read(request, artifact))
-        except Exception as error:  # whatever goes wrong in the client is its answer
-            errors[artifact] = f"{type(error).__name__}: {error}"
-    print(json.dumps({"client": f"litert-lm {version('litert-lm')}", "readings": readings, "errors": errors}))
+    answer(f"litert-lm {version('litert-lm')}", read)
 
 
-def read(request: dict[str, Any], artifact: str) -> dict[str, Any]:
+def read(request: Request, artifact: str) -> list[Reading]:
     backend = litert_lm.Backend.CPU(thread_count=2)
     path = str(Path(request["bundle"]) / artifact)
     # Without this it would leave a cache of packed weights beside the file.
     with litert_lm.Engine(path, backend=backend, cache_dir=":nocache") as engine:
         texts = [write(engine, prompt, request["count"]) for prompt in request["prompts"]]
-    return {"artifact": artifact, "way": "conversation, session", "texts": texts}
+    return [{"artifact": artifact, "way": "conversation, session", "texts": texts}]
 
 
 def write(engine: Any, prompt: dict[str, Any], count: int) -> str:

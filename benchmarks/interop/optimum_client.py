@@ -5,13 +5,12 @@ Nothing of this project is imported here.
 
 from __future__ import annotations
 
-import json
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from answering import Reading, Request, answer
 from optimum.onnxruntime import (
     ORTModelForCustomTasks,
     ORTModelForFeatureExtraction,
@@ -19,21 +18,13 @@ from optimum.onnxruntime import (
 )
 from transformers import AutoTokenizer, pipeline
 
-Reading = dict[str, Any]
-
 
 def main() -> None:
-    request = json.load(sys.stdin)
-    read = classify if request["task"] == "text-classification" else embed
-    readings: list[Reading] = []
-    errors: dict[str, str] = {}
-    for artifact in request["artifacts"]:
-        try:
-            readings += read(request, artifact)
-        except Exception as error:  # whatever goes wrong in the client is its answer
-            errors[artifact] = f"{type(error).__name__}: {error}"
-    client = f"optimum-onnx {version('optimum-onnx')}, transformers {version('transformers')}"
-    print(json.dumps({"client": client, "readings": readings, "errors": errors}))
+    answer(f"optimum-onnx {version('optimum-onnx')}, transformers {version('transformers')}", read)
+
+
+def read(request: Request, artifact: str) -> list[Reading]:
+    return (classify if request["task"] == "text-classification" else embed)(request, artifact)
 
 
 def classify(request: dict[str, Any], artifact: str) -> list[Reading]:

@@ -3,38 +3,28 @@ describes. Nothing of this project is imported here."""
 
 from __future__ import annotations
 
-import json
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from answering import Reading, Request, answer
 from optimum.onnxruntime import ORTModelForCausalLM
 from transformers import AutoTokenizer
 
 
 def main() -> None:
-    request = json.load(sys.stdin)
-    readings: list[dict[str, Any]] = []
-    errors: dict[str, str] = {}
-    for artifact in request["artifacts"]:
-        try:
-            readings.append(read(request, artifact))
-        except Exception as error:  # whatever goes wrong in the client is its answer
-            errors[artifact] = f"{type(error).__name__}: {error}"
-    client = f"optimum-onnx {version('optimum-onnx')}, transformers {version('transformers')}"
-    print(json.dumps({"client": client, "readings": readings, "errors": errors}))
+    answer(f"optimum-onnx {version('optimum-onnx')}, transformers {version('transformers')}", read)
 
 
-def read(request: dict[str, Any], artifact: str) -> dict[str, Any]:
+def read(request: Request, artifact: str) -> list[Reading]:
     bundle, path = request["bundle"], Path(artifact)
     tokenizer = AutoTokenizer.from_pretrained(bundle, local_files_only=True)
     where = {"subfolder": str(path.parent), "file_name": path.name, "local_files_only": True}
     model = ORTModelForCausalLM.from_pretrained(bundle, provider="CPUExecutionProvider", **where)
     prompts = [encode(tokenizer, prompt) for prompt in request["prompts"]]
     written = [write(model, ids, request["count"]) for ids in prompts]
-    return {"artifact": artifact, "way": "generate", "prompts": prompts, "written": written}
+    return [{"artifact": artifact, "way": "generate", "prompts": prompts, "written": written}]
 
 
 def encode(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
@@ -46,8 +36,8 @@ def encode(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
 
 def write(model: Any, ids: list[int], count: int) -> list[int]:
     given = torch.tensor([ids])
-    answer = model.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=count, do_sample=False)
-    tokens: list[int] = answer[0, len(ids) :].tolist()
+    ids_out = model.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=count, do_sample=False)
+    tokens: list[int] = ids_out[0, len(ids) :].tolist()
     return tokens
 
 

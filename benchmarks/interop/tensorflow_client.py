@@ -6,30 +6,21 @@ Nothing of this project is imported here; the tokenizer is read from the bundle 
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from answering import Reading, Request, answer
 from transformers import AutoTokenizer
 
 
 def main() -> None:
     warnings.simplefilter("ignore")  # the interpreter announces its own removal at every use
-    request = json.load(sys.stdin)
-    readings: list[dict[str, Any]] = []
-    errors: dict[str, str] = {}
-    for artifact in request["artifacts"]:
-        try:
-            readings.append(read(request, artifact))
-        except Exception as error:  # whatever goes wrong in the client is its answer
-            errors[artifact] = f"{type(error).__name__}: {error}"
-    print(json.dumps({"client": f"TensorFlow {tf.__version__}", "readings": readings, "errors": errors}))
+    answer(f"TensorFlow {tf.__version__}", read)
 
 
-def read(request: dict[str, Any], artifact: str) -> dict[str, Any]:
+def read(request: Request, artifact: str) -> list[Reading]:
     bundle = Path(request["bundle"])
     classifies = request["task"] == "text-classification"
     output, kind = ("logits", "logits") if classifies else ("sentence_embedding", "embedding")
@@ -42,7 +33,7 @@ def read(request: dict[str, Any], artifact: str) -> dict[str, Any]:
     if classifies:
         names = json.loads((bundle / "config.json").read_text("utf-8"))["id2label"]
         reading["labels"] = [None if row is None else names[str(int(np.argmax(row)))] for row in values]
-    return reading
+    return [reading]
 
 
 class Signatures:

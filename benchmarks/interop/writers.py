@@ -12,7 +12,7 @@ from benchmarks.processes import say
 from mobile_llm.bundle import Bundle
 from mobile_llm.bundle.codec import read_json
 from mobile_llm.errors import BackendUnavailable
-from mobile_llm.generation.writer import TEMPLATE_FILE
+from mobile_llm.generation.template import TEMPLATE_FILE
 
 
 def compare_writer(bundle: Bundle, args: argparse.Namespace) -> Comparison:

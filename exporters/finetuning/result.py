@@ -15,8 +15,7 @@ from exporters.sources.huggingface import load_tokenizer
 
 def save_result(model: Any, base: Path, folder: Path, spec: FinetuneSpec, figures: Mapping[str, float | None]) -> None:
     """Write a Hugging Face folder; an adapter that is not merged is saved as one, beside the config that says what its
-    labels are. `figures` are the count of examples
-    and the metric."""
+    labels are. `figures` are the count of examples and the metric."""
     if spec.merge:
         model = model.merge_and_unload()
     elif spec.method == "lora":

@@ -44,9 +44,9 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> CoreM
 
 
 def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> Decoder:
-    """Every function that decoding calls, loaded once, over one state. Raises BackendUnavailable anywhere but on a
-    Mac."""
-    named = [entry.signature for role in ("decode", "prefill") for entry in artifact.entry_points[role]]
+    """Every function that an entry point names, loaded once, over one state. Raises BackendUnavailable anywhere but on
+    a Mac."""
+    named = [entry.signature for entries in artifact.entry_points.values() for entry in entries]
     models = {name: _loaded(bundle, artifact, name) for name in dict.fromkeys(named)}
     kept = models[named[0]].make_state()
     sessions = {name: CoreMlSession(model, lambda: kept) for name, model in models.items()}

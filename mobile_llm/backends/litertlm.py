@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from mobile_llm.artifacts.litertlm import model_file
+from mobile_llm.backends import Decoder
 from mobile_llm.backends.litert import Buffer, CompiledFile
+from mobile_llm.backends.rows import check_rows
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact, EntryPoint
 from mobile_llm.errors import IntegrityFailed
@@ -76,8 +78,22 @@ class WholeCacheDecoder:
         self._run(self._decode, ids[-1:])
         return self._logits.reshape(-1).copy()
 
+    def score(self, ids: Sequence[int]) -> np.ndarray:
+        """One by one: the file has no entry for more."""
+        return np.stack([self.append([token]) for token in ids])
+
     def rewind(self, position: int) -> None:
         self._position = min(position, self._position)
+
+    def save_cache(self, position: int) -> dict[str, np.ndarray]:
+        return {name: buffer.array[:, :, :position].copy() for name, buffer in self._caches.items()}
+
+    def load_cache(self, rows: Mapping[str, np.ndarray], position: int) -> None:
+        shapes = {name: buffer.array.shape for name, buffer in self._caches.items()}
+        check_rows(rows, {name: (*shape[:2], position, shape[3]) for name, shape in shapes.items()})
+        for name, buffer in self._caches.items():
+            buffer.array[:, :, :position] = rows[name]
+        self._position = position
 
     def close(self) -> None:
         self._steps.clear()
@@ -110,7 +126,7 @@ class WholeCacheDecoder:
         return self._steps[signature]
 
 
-def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> WholeCacheDecoder:
+def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> Decoder:
     with model_file(inside(bundle, artifact.path)) as path:
         return WholeCacheDecoder(CompiledFile(path, threads), artifact)
 

@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from mobile_llm.errors import InvalidInput
 
+TEMPLATE_FILE = "chat_template.jinja"
 _LONGEST = 10_000_000  # characters of a prompt
 _MOST_STEPS = 200_000  # some thousands of messages
 ROLES = ("system", "developer", "user", "assistant", "tool")

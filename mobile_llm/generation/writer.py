@@ -15,12 +15,10 @@ from mobile_llm.generation.grammars import Grammar, Grammars
 from mobile_llm.generation.loop import Request
 from mobile_llm.generation.prompts import Calls, prompt_of
 from mobile_llm.generation.stream import Done, Stream
-from mobile_llm.generation.template import ChatTemplate, Message
+from mobile_llm.generation.template import TEMPLATE_FILE, ChatTemplate, Message
 from mobile_llm.generation.tools import Tools
 from mobile_llm.generation.turn import Turn, Turns
 from mobile_llm.tasks.tokenization import TOKENIZER_FILE, TextTokenizer
-
-TEMPLATE_FILE = "chat_template.jinja"
 
 
 class Writer:

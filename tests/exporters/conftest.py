@@ -67,6 +67,15 @@ def decoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return save
 
 
+@pytest.fixture(scope="session")
+def writing_bundle(decoder_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama in ONNX, float32 and int8, for 32 tokens; nobody changes it."""
+    import exporters
+
+    output = tmp_path_factory.mktemp("writing") / "bundle"
+    return exporters.export(decoder_folder("llama"), "text-generation", output, formats=("onnx",), context=32).bundle
+
+
 def _save_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

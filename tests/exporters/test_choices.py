@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-import exporters
 from exporters.verification.choices import Choice, choose
 from mobile_llm.commands import main
 
@@ -22,14 +21,11 @@ QUESTIONS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def bundle(decoder_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("asked") / "bundle"
-    return exporters.export(decoder_folder("llama"), "text-generation", output, formats=("onnx",), context=32).bundle
+Answer = Callable[..., tuple[int, str, str]]
 
 
 def test_artifacts_choose_as_the_model_does(
-    bundle: Path,
+    writing_bundle: Path,
     decoder: Callable[[str], Any],
     decoder_folder: Callable[[str], Path],
     tmp_path: Path,
@@ -38,9 +34,9 @@ def test_artifacts_choose_as_the_model_does(
     data = tmp_path / "questions.jsonl"
     data.write_text("\n".join(map(json.dumps, QUESTIONS)), encoding="utf-8")
     arguments = ["--data", str(data), "--model", str(decoder_folder("llama")), "--json"]
-    assert main(["evaluate", str(bundle), *arguments]) == 0
+    assert main(["evaluate", str(writing_bundle), *arguments]) == 0
     found = json.loads(capsys.readouterr().out)
-    by_sum, by_length = _by_torch(decoder("llama"), bundle)
+    by_sum, by_length = _by_torch(decoder("llama"), writing_bundle)
     assert (found["metric"], found["examples"]) == ("multiple_choice", 3)
     assert found["reference"] == found["artifacts"]["onnx/fp32"] == pytest.approx(by_sum)
     assert found["details"]["onnx/fp32"]["normalized"] == pytest.approx(by_length)
@@ -87,10 +83,14 @@ def test_the_sum_and_the_mean_may_choose_differently() -> None:
     ],
 )
 def test_a_row_that_cannot_be_asked_is_refused(
-    row: dict[str, object], sentence: str, bundle: Path, tmp_path: Path, answer: Callable[..., tuple[int, str, str]]
+    row: dict[str, object],
+    sentence: str,
+    writing_bundle: Path,
+    tmp_path: Path,
+    answer: Callable[..., tuple[int, str, str]],
 ) -> None:
     data = tmp_path / "questions.jsonl"
     data.write_text(json.dumps(row), encoding="utf-8")
-    code, kind, message = answer("evaluate", str(bundle), "--data", str(data))
+    code, kind, message = answer("evaluate", str(writing_bundle), "--data", str(data))
     assert (code, kind) == (2, "InvalidInput")
     assert sentence in message

@@ -11,21 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-import exporters
 from exporters.verification.perplexity import WINDOW, predict, windows_of
 from mobile_llm.commands import main
 
 TEXT = "The plot makes no sense, and the jokes fall flat. Żółć 😍 " * 20
 
 
-@pytest.fixture(scope="module")
-def bundle(decoder_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("evaluated") / "bundle"
-    return exporters.export(decoder_folder("llama"), "text-generation", output, formats=("onnx",), context=32).bundle
+Answer = Callable[..., tuple[int, str, str]]
 
 
 def test_artifacts_are_measured_beside_the_model(
-    bundle: Path,
+    writing_bundle: Path,
     decoder: Callable[[str], Any],
     decoder_folder: Callable[[str], Path],
     tmp_path: Path,
@@ -33,10 +29,10 @@ def test_artifacts_are_measured_beside_the_model(
 ) -> None:
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
     arguments = ["--data", str(tmp_path / "text.txt"), "--model", str(decoder_folder("llama")), "--json"]
-    assert main(["evaluate", str(bundle), *arguments]) == 0
+    assert main(["evaluate", str(writing_bundle), *arguments]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["metric"] == "perplexity"
-    assert found["reference"] == pytest.approx(_by_torch(decoder("llama"), bundle), rel=1e-4)
+    assert found["reference"] == pytest.approx(_by_torch(decoder("llama"), writing_bundle), rel=1e-4)
     assert found["artifacts"]["onnx/fp32"] == pytest.approx(found["reference"], rel=1e-4)
     assert found["artifacts"]["onnx/int8"] == pytest.approx(found["reference"], rel=0.1)
     details = found["details"]["onnx/int8"]
@@ -67,11 +63,15 @@ def test_a_uniform_model_has_the_perplexity_of_its_vocabulary() -> None:
     [(b"short", f"fewer than {WINDOW} tokens"), (b"\xff\xfe" * 300, "is not UTF-8"), (None, "cannot be read")],
 )
 def test_a_text_that_cannot_be_used_is_refused(
-    contents: bytes | None, sentence: str, bundle: Path, tmp_path: Path, answer: Callable[..., tuple[int, str, str]]
+    contents: bytes | None,
+    sentence: str,
+    writing_bundle: Path,
+    tmp_path: Path,
+    answer: Callable[..., tuple[int, str, str]],
 ) -> None:
     path = tmp_path / "text.txt"
     if contents is not None:
         path.write_bytes(contents)
-    code, kind, message = answer("evaluate", str(bundle), "--data", str(path))
+    code, kind, message = answer("evaluate", str(writing_bundle), "--data", str(path))
     assert (code, kind) == (2, "InvalidInput")
     assert sentence.replace(str(WINDOW), "32") in message

@@ -9,7 +9,7 @@ import tokenizers
 
 from mobile_llm.bundle.manifest import Generation
 from mobile_llm.errors import UnsupportedModel
-from mobile_llm.generation.writer import TEMPLATE_FILE
+from mobile_llm.generation.template import TEMPLATE_FILE
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mobile_llm.generation.writer import TEMPLATE_FILE
+from mobile_llm.generation.template import TEMPLATE_FILE
 
 _SECTION = "transformers.js_config"
 
