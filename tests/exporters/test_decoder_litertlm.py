@@ -68,6 +68,20 @@ def test_a_prefill_in_the_last_places_moves_over_nothing(decoder: Callable[[str]
         assert np.abs(read_in(found, (42, 6)) - expected).max() < SAME
 
 
+def test_a_saved_cache_goes_on_where_it_was(decoder: Callable[[str], Any], tmp_path: Path) -> None:
+    with opened(decoder("llama"), tmp_path) as found:
+        found.append(IDS[:20])
+        rows = found.save_cache(20)
+        expected = found.append(IDS[20:30])
+        found.rewind(0)
+        found.append(IDS[30:])
+        found.load_cache(rows, 20)
+        assert found.position == 20
+        np.testing.assert_array_equal(found.append(IDS[20:30]), expected)
+        with pytest.raises(IntegrityFailed, match="of a cache of other layers or sizes"):
+            found.load_cache(rows, 19)
+
+
 def test_the_manifest_says_what_there_is(decoder: Callable[[str], Any], tmp_path: Path) -> None:
     artifact = written(decoder("llama"), tmp_path)
     check_bindings(artifact, read(tmp_path / artifact.path))
