@@ -16,9 +16,9 @@ from mobile_llm.tasks.tokenization import TextTokenizer
 
 COUNT = 50  # tokens
 # Logits between the likeliest token and another one below which a runtime of another version may choose the other: the
-# sums of float32 come in another order; quantized, activations are rounded to 8 bits after them: in our runtime alone
-# that moves the first two of SmolLM2 by up to 0.95, whether a prompt is read at once or token by token.
-TIE, QUANTIZED_TIE = 1e-3, 0.95
+# sums of float32 come in another order; quantized, activations are rounded to 8 bits after them, which moves more. (How
+# much is not settled: in our runtime alone SmolLM2's first two move by up to 0.95 when a prompt is read otherwise.)
+TIE, QUANTIZED_TIE = 1e-3, 0.25
 _KEPT = 8  # of the likeliest tokens of each step
 _ASKED = (
     "What is the capital of France?",
