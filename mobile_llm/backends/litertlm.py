@@ -50,12 +50,8 @@ class WholeCacheDecoder:
         self._file = file
         self._context = artifact.cache.context
         self._prefills = sorted(artifact.entry_points["prefill"], key=_length)
-        signature = decode.signature or ""
-        self._caches = {
-            binding.name: file.input(signature, binding)
-            for role, binding in decode.inputs.items()
-            if role not in _TOKENS
-        }
+        caches = (binding for role, binding in decode.inputs.items() if role not in _TOKENS)
+        self._caches = {binding.name: Buffer(binding) for binding in caches}
         self._steps: dict[str, _Step] = {}
         self._decode = self._step(decode)
         self._logits = self._decode.outputs[decode.outputs["logits"].name].array
@@ -114,21 +110,21 @@ class WholeCacheDecoder:
     def _step(self, entry: EntryPoint) -> _Step:
         signature = entry.signature or ""
         if signature not in self._steps:
-            own = {role: self._file.input(signature, entry.inputs[role]) for role in _TOKENS}
+            own = {role: Buffer(entry.inputs[role]) for role in _TOKENS}
             outputs = [binding for binding in entry.outputs.values() if binding.name not in self._caches]
             self._steps[signature] = _Step(
                 signature,
                 own["input_ids"].array,
                 own["position_ids"].array,
                 {entry.inputs[role].name: buffer for role, buffer in own.items()},
-                {binding.name: self._file.output(signature, binding) for binding in outputs},
+                {binding.name: Buffer(binding) for binding in outputs},
             )
         return self._steps[signature]
 
 
 def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> Decoder:
     with model_file(inside(bundle, artifact.path)) as path:
-        return WholeCacheDecoder(CompiledFile(path, threads), artifact)
+        return WholeCacheDecoder(CompiledFile.of(path, threads), artifact)
 
 
 def _length(entry: EntryPoint) -> int:

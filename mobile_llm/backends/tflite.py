@@ -26,7 +26,7 @@ class TfliteSession:
     def run(self, entry: EntryPoint, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         signature = entry.signature or ONLY
         if signature not in self._buffers:
-            self._buffers[signature] = self._reserved(signature, entry)
+            self._buffers[signature] = _reserved(entry)
         given, found = self._buffers[signature]
         for role, binding in entry.inputs.items():
             given[binding.name].array[...] = inputs[role]
@@ -37,14 +37,15 @@ class TfliteSession:
         self._buffers.clear()
         self._file.close()
 
-    def _reserved(self, signature: str, entry: EntryPoint) -> _Sides:
-        given = {b.name: self._file.input(signature, b) for b in entry.inputs.values()}
-        return given, {b.name: self._file.output(signature, b) for b in entry.outputs.values()}
-
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteSession:
-    return TfliteSession(CompiledFile(inside(bundle, artifact.path), threads))
+    return TfliteSession(CompiledFile.of(inside(bundle, artifact.path), threads))
 
 
 def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteDecoder:
     return open_file(inside(bundle, artifact.path), artifact, threads)
+
+
+def _reserved(entry: EntryPoint) -> _Sides:
+    given = {binding.name: Buffer(binding) for binding in entry.inputs.values()}
+    return given, {binding.name: Buffer(binding) for binding in entry.outputs.values()}

@@ -1,8 +1,9 @@
 """Decoders in TFLite: static signatures over a cache of rows, driven by the manifest's entry points alone.
 
 The cache is as small as its text allows, and moved to a larger one as the text grows: a step costs what its cache
-holds, not what the text does. Prompts are read in chunks, the last padded. Rows from `position` on do not count, so
-that rewinding only says where to go on.
+holds, not what the text does. Signatures are opened when a cache of their size is, so that loading and memory do not
+grow with the context either. Prompts are read in chunks, the last padded. Rows from `position` on do not count, so that
+rewinding only says where to go on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_llm.backends.litert import Buffer, CompiledFile
+from mobile_llm.backends.litert import Buffer, OpenSignatures
 from mobile_llm.backends.rows import check_rows
 from mobile_llm.bundle.manifest import Artifact, EntryPoint, TensorBinding
 
@@ -73,8 +74,8 @@ class Step:
 class TfliteDecoder:
     """Implements `Decoder` over the signatures of one file."""
 
-    def __init__(self, file: CompiledFile, artifact: Artifact) -> None:
-        self._file = file
+    def __init__(self, signatures: OpenSignatures, artifact: Artifact) -> None:
+        self._signatures = signatures
         self._prefills = sorted(artifact.entry_points["prefill"], key=length_of)
         self._decodes = sorted(artifact.entry_points["decode"], key=room_of)
         self._scores = sorted(artifact.entry_points.get("score", ()), key=length_of)
@@ -82,6 +83,7 @@ class TfliteDecoder:
         self._position = 0
         self._axes = axes_of(self._decodes[-1])
         self._cache = self._new_cache(1)
+        self._open(self._around_cache())
 
     @property
     def context(self) -> int:
@@ -92,23 +94,24 @@ class TfliteDecoder:
         return self._position
 
     def append(self, ids: Sequence[int]) -> np.ndarray:
+        self._fit(self._position + len(ids))
         left = list(ids)
         while left:
-            step = self._step(self._entry(len(left)))
-            chunk = left[: length_of(step.entry)]
-            left = left[len(chunk) :]
-            self._read(step, chunk)
+            entry = self._entry(len(left))
+            step = self._read(entry, left[: length_of(entry)])
+            left = left[length_of(entry) :]
         return step.outputs["logits"].array.reshape(-1).copy()
 
     def score(self, ids: Sequence[int]) -> np.ndarray:
+        self._fit(self._position + len(ids))
+        entries = _of_room(self._scores, self._cache.size)
+        self._open(entries)
         left, found = list(ids), []
         while left:
-            self._fit(max(self._position, 1))
-            fitting = [entry for entry in self._scores if room_of(entry) == self._cache.size]
-            step = self._step(chunk_of(fitting, len(left)))
-            chunk = left[: length_of(step.entry)]
+            entry = chunk_of(entries, len(left))
+            chunk = left[: length_of(entry)]
+            step = self._read(entry, chunk)
             left = left[len(chunk) :]
-            self._read(step, chunk)
             found.append(step.outputs["logits"].array[: len(chunk)].copy())
         return np.concatenate(found)
 
@@ -128,27 +131,24 @@ class TfliteDecoder:
     def close(self) -> None:
         self._steps.clear()
         self._cache.buffers.clear()
-        self._file.close()
+        self._signatures.close()
 
-    def _read(self, step: Step, ids: Sequence[int]) -> None:
+    def _read(self, entry: EntryPoint, ids: Sequence[int]) -> Step:
         """One signature over new tokens, whose rows go into the cache."""
+        step = self._step(entry)
         step.feed(ids, self._position)
-        entry = step.entry
         inputs = {b.name: step.inputs.get(role) or self._cache.buffers[role] for role, b in entry.inputs.items()}
         outputs = {binding.name: step.outputs[role] for role, binding in entry.outputs.items()}
-        self._file.run(entry.signature or "", inputs, outputs)
-        self._fit(self._position + len(ids))
+        self._signatures.run(entry.signature or "", inputs, outputs)
         self._cache.write(self._position, len(ids), step.results())
         self._position += len(ids)
+        return step
 
     def _entry(self, count: int) -> EntryPoint:
-        """The signature to go on with where `count` tokens are left. What it reads is made to fit."""
-        if self._position or count == 1:
-            self._fit(max(self._position, 1))
+        """The signature to go on with where `count` tokens are left."""
         if count == 1:
-            return next(entry for entry in self._decodes if room_of(entry) == self._cache.size)
-        room = self._cache.size if self._position else 0
-        return chunk_of([entry for entry in self._prefills if room_of(entry) == room], count)
+            return _of_room(self._decodes, self._cache.size)[0]
+        return chunk_of(_of_room(self._prefills, self._cache.size if self._position else 0), count)
 
     def _step(self, entry: EntryPoint) -> Step:
         signature = entry.signature or ""
@@ -156,8 +156,8 @@ class TfliteDecoder:
             own = {role: binding for role, binding in entry.inputs.items() if role not in self._axes}
             self._steps[signature] = Step(
                 entry,
-                {role: self._file.input(signature, binding) for role, binding in own.items()},
-                {role: self._file.output(signature, binding) for role, binding in entry.outputs.items()},
+                {role: Buffer(binding) for role, binding in own.items()},
+                {role: Buffer(binding) for role, binding in entry.outputs.items()},
             )
         return self._steps[signature]
 
@@ -166,14 +166,22 @@ class TfliteDecoder:
         if self._smallest(tokens) != self._cache.size:
             old, self._cache = self._cache, self._new_cache(tokens)
             self._cache.write(0, self._position, old.arrays())
+            self._open(self._around_cache())
+
+    def _around_cache(self) -> list[EntryPoint]:
+        """What reads and writes text with the cache of now."""
+        size = self._cache.size
+        return [*_of_room(self._prefills, 0), *_of_room(self._prefills, size), *_of_room(self._decodes, size)]
+
+    def _open(self, entries: Sequence[EntryPoint]) -> None:
+        self._signatures.have(frozenset(entry.signature or "" for entry in entries))
 
     def _smallest(self, tokens: int) -> int:
         return room_of(next(entry for entry in self._decodes if room_of(entry) >= tokens))
 
     def _new_cache(self, tokens: int) -> Cache:
         entry = next(entry for entry in self._decodes if room_of(entry) >= tokens)
-        signature = entry.signature or ""
-        buffers = {role: self._file.input(signature, entry.inputs[role]) for role in self._axes}
+        buffers = {role: Buffer(entry.inputs[role]) for role in self._axes}
         return Cache(room_of(entry), self._axes, buffers)
 
 
@@ -197,6 +205,10 @@ def room_of(entry: EntryPoint) -> int:
     return _size(entry.inputs["value.0"], 2) if "value.0" in entry.inputs else 0
 
 
+def _of_room(entries: Sequence[EntryPoint], size: int) -> list[EntryPoint]:
+    return [entry for entry in entries if room_of(entry) == size]
+
+
 def chunk_of(entries: Sequence[EntryPoint], count: int) -> EntryPoint:
     """The signature for the next of `count` tokens, of those sorted by length: the shortest that takes all, unless
     more than half of it would be padding; then the longest that is filled."""
@@ -208,7 +220,7 @@ def chunk_of(entries: Sequence[EntryPoint], count: int) -> EntryPoint:
 
 
 def open_file(path: Path, artifact: Artifact, threads: int | None) -> TfliteDecoder:
-    return TfliteDecoder(CompiledFile(path, threads), artifact)
+    return TfliteDecoder(OpenSignatures(path, threads), artifact)
 
 
 def _size(binding: TensorBinding, axis: int) -> int:

@@ -14,4 +14,4 @@ from mobile_llm.bundle.manifest import Artifact
 
 def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> WholeCacheDecoder:
     with model_file(inside(bundle, artifact.path)) as model, widened(model) as path:
-        return WholeCacheDecoder(CompiledFile(path, threads), artifact)
+        return WholeCacheDecoder(CompiledFile.of(path, threads), artifact)

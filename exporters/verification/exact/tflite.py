@@ -23,7 +23,7 @@ Values = Callable[[], np.ndarray]
 
 def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteSession:
     with widened(inside(bundle, artifact.path)) as path:
-        return TfliteSession(CompiledFile(path, threads))
+        return TfliteSession(CompiledFile.of(path, threads))
 
 
 def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteDecoder:

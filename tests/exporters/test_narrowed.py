@@ -1,0 +1,71 @@
+"""A .tflite file of which LiteRT sees some signatures: the same numbers, the same file, and errors for what is none."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from exporters.architectures.decoders import describe_decoder
+from exporters.formats import tflite as lowering
+from exporters.formats.tflite import signatures
+from mobile_llm.backends.litert import CompiledFile, OpenSignatures
+from mobile_llm.backends.narrowed import mapped
+from mobile_llm.errors import IntegrityFailed
+
+
+@pytest.fixture
+def file(decoder: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(signatures, "_SMALLEST_CACHE", 16)
+    lowered = lowering.lower_decoder(describe_decoder(decoder("llama")), "fp32", tmp_path, 32)
+    return tmp_path / lowered.path
+
+
+def names_of(data: bytes) -> list[tuple[str, str]]:
+    """The signatures, each with the name of its subgraph."""
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    found = [(s.signatureKey.decode(), model.subgraphs[s.subgraphIndex].name.decode()) for s in model.signatureDefs]
+    assert len(model.subgraphs) == len(found)
+    return found
+
+
+def test_only_what_was_asked_for_is_there(file: Path) -> None:
+    whole = file.read_bytes()
+    every = names_of(whole)
+    assert all(key == graph for key, graph in every) and len(every) > 4
+    for wanted in ([0], [1], [len(every) - 1], [0, 2], [3, 1], range(len(every))):
+        keys = [every[index][0] for index in wanted]
+        with file.open("rb") as source, mapped(source, keys) as view:
+            assert names_of(view[:]) == [(key, key) for key, _ in every if key in keys]
+    assert file.read_bytes() == whole
+
+
+def test_what_is_opened_later_joins_what_is_open(file: Path) -> None:
+    first, second, third = (key for key, _ in names_of(file.read_bytes())[:3])
+    opened = OpenSignatures(file, threads=1)
+    opened.have(frozenset({second}))
+    file.unlink()
+    opened.have(frozenset({second}))
+    opened.have(frozenset({first, third}))
+    assert opened._file is not None and set(opened._file._model.signatures) == {first, second, third}
+    opened.close()
+
+
+@pytest.mark.parametrize("keys", [["nothing"], ["decode_16", "nothing"]])
+def test_a_signature_that_is_not_there_is_named(file: Path, keys: list[str]) -> None:
+    with file.open("rb") as source, pytest.raises(IntegrityFailed, match="it has no nothing"):
+        CompiledFile(source, 1, keys)
+
+
+def test_what_is_no_flatbuffer_is_refused(file: Path, tmp_path: Path) -> None:
+    whole, other = file.read_bytes(), tmp_path / "other.tflite"
+    rng = random.Random(0)
+    garbage = [rng.randbytes(size) for size in (1, 4, 40, 4000) for _ in range(50)]
+    for data in (b"", whole[:4], whole[: len(whole) // 2], *garbage):
+        other.write_bytes(data)
+        with other.open("rb") as source, pytest.raises(IntegrityFailed, match=r"other\.tflite"):
+            mapped(source, ["decode_16"])
