@@ -17,10 +17,10 @@ import numpy as np
 from mobile_llm.backends.litert_c import ALIGNMENT, Compiled, LiteRtError, Model, destroy_buffer, tensor_buffer
 from mobile_llm.backends.narrowed import mapped
 from mobile_llm.backends.native import native_stderr_silenced
+from mobile_llm.backends.packed import packed_weights
 from mobile_llm.bundle.manifest import TensorBinding
 from mobile_llm.errors import IntegrityFailed
 
-_IN_MEMORY = ":memory:"
 _READ_AHEAD = 64  # kernels read up to so many bytes behind what they use
 
 
@@ -35,15 +35,23 @@ class Buffer:
 
 class CompiledFile:
     """Signatures of a .tflite file on the CPU, those asked for or all; `threads` None leaves their number to LiteRT.
+    With the file's `sha256`, packed weights are kept for the next time (`mobile_llm.backends.packed`).
     Raises IntegrityFailed for a file that cannot be opened, and BackendUnavailable without LiteRT."""
 
-    def __init__(self, file: BinaryIO, threads: int | None, signatures: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        threads: int | None,
+        signatures: Collection[str] | None = None,
+        sha256: str | None = None,
+    ) -> None:
         self._memory = mapped(file, signatures)
         begin = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         try:
             self._model = Model(begin, len(self._memory))
-            with native_stderr_silenced():  # XNNPACK says that it is there
-                self._compiled = Compiled(self._model, threads, _IN_MEMORY)
+            # XNNPACK says that it is there
+            with packed_weights(sha256, len(self._memory)) as packed, native_stderr_silenced():
+                self._compiled = Compiled(self._model, threads, packed)
         except LiteRtError as error:
             raise IntegrityFailed(f"{file.name} is not a TFLite file that can be opened: {error}") from None
 
@@ -67,10 +75,10 @@ class CompiledFile:
 
 class OpenSignatures:
     """Those signatures of a file that were asked for. Others are opened with them, all at once: two sets side by side
-    would hold the packed weights twice."""
+    would hold the packed weights twice. For the rest see `CompiledFile`."""
 
-    def __init__(self, path: Path, threads: int | None) -> None:
-        self._source, self._threads = path.open("rb"), threads
+    def __init__(self, path: Path, threads: int | None, sha256: str | None = None) -> None:
+        self._source, self._threads, self._sha256 = path.open("rb"), threads, sha256
         self._names: frozenset[str] = frozenset()
         self._file: CompiledFile | None = None
 
@@ -79,7 +87,7 @@ class OpenSignatures:
         if not names <= self._names:
             self._shut()
             self._names |= names
-            self._file = CompiledFile(self._source, self._threads, self._names)
+            self._file = CompiledFile(self._source, self._threads, self._names, self._sha256)
 
     def run(self, signature: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         """One of those that are open."""

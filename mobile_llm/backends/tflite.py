@@ -43,9 +43,16 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> Tflit
 
 
 def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> TfliteDecoder:
-    return open_file(inside(bundle, artifact.path), artifact, threads)
+    return open_file(inside(bundle, artifact.path), artifact, threads, _hash_to_keep(bundle, artifact))
 
 
 def _reserved(entry: EntryPoint) -> _Sides:
     given = {binding.name: Buffer(binding) for binding in entry.inputs.values()}
     return given, {binding.name: Buffer(binding) for binding in entry.outputs.values()}
+
+
+def _hash_to_keep(bundle: Path, artifact: Artifact) -> str | None:
+    """Of the file whose packed weights are worth keeping. A bundle that has not been compared yet may never exist."""
+    if not (bundle / "verification.json").exists():
+        return None
+    return next(file.sha256 for file in artifact.files if file.path == artifact.path)

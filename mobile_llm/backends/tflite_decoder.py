@@ -219,8 +219,8 @@ def chunk_of(entries: Sequence[EntryPoint], count: int) -> EntryPoint:
     return filled[-1]
 
 
-def open_file(path: Path, artifact: Artifact, threads: int | None) -> TfliteDecoder:
-    return TfliteDecoder(OpenSignatures(path, threads), artifact)
+def open_file(path: Path, artifact: Artifact, threads: int | None, sha256: str | None = None) -> TfliteDecoder:
+    return TfliteDecoder(OpenSignatures(path, threads, sha256), artifact)
 
 
 def _size(binding: TensorBinding, axis: int) -> int:

@@ -36,7 +36,8 @@ def names_of(data: bytes) -> list[tuple[str, str]]:
 def test_only_what_was_asked_for_is_there(file: Path) -> None:
     whole = file.read_bytes()
     every = names_of(whole)
-    assert all(key == graph for key, graph in every) and len(every) > 4
+    assert all(key == graph for key, graph in every)
+    assert len(every) > 4
     for wanted in ([0], [1], [len(every) - 1], [0, 2], [3, 1], range(len(every))):
         keys = [every[index][0] for index in wanted]
         with file.open("rb") as source, mapped(source, keys) as view:
@@ -51,7 +52,8 @@ def test_what_is_opened_later_joins_what_is_open(file: Path) -> None:
     file.unlink()
     opened.have(frozenset({second}))
     opened.have(frozenset({first, third}))
-    assert opened._file is not None and set(opened._file._model.signatures) == {first, second, third}
+    assert opened._file is not None
+    assert set(opened._file._model.signatures) == {first, second, third}
     opened.close()
 
 
