@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +19,7 @@ from exporters.verification.rows import Row, summary
 from mobile_llm import __version__
 from mobile_llm.bundle.codec import read_json, to_json
 from mobile_llm.bundle.integrity import describe_file
+from mobile_llm.bundle.layers import folded
 from mobile_llm.bundle.manifest import (
     SCHEMA_VERSION,
     AdapterOrigin,
@@ -115,7 +116,8 @@ def save_manifest(
         defaults=_defaults(artifacts),
         files=tuple(describe_file(folder, p) for p in own if p.relative_to(folder).as_posix() not in of_artifacts),
     )
-    _write_json(folder / "manifest.json", to_json(manifest))
+    written = replace(manifest, artifacts={name: folded(artifact) for name, artifact in artifacts.items()})
+    _write_json(folder / "manifest.json", to_json(written))
     return manifest
 
 

@@ -45,6 +45,14 @@ def _without_tensorflow() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is left in the user's folder for caches, nor read from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILE_LLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Saves a tiny random encoder, by default a BERT, with its tokenizer; `settings` go into its config, `body` and

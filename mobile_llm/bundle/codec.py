@@ -11,6 +11,7 @@ import reprlib
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -47,6 +48,11 @@ def from_json(kind: type[T], data: Any, where: str, ignore_unknown: bool = False
     return _Decoder(ignore_unknown).decode(kind, data, where)
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _is_default(f: Any, owner: Any) -> bool:
     value = getattr(owner, f.name)
     if f.default is not MISSING:
@@ -77,7 +83,7 @@ class _Decoder:
 
     def _dataclass(self, kind: Any, data: Any, where: str) -> Any:
         _expect(isinstance(data, dict), where, "an object", data)
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         unknown = [key for key in data if key not in hints]
         if unknown and not self.ignore_unknown:
             raise InvalidInput(f"{where} has an unknown key {unknown[0]!r}; known are {', '.join(hints)}")

@@ -1,7 +1,8 @@
 """manifest.json: what a bundle says of itself, typed. The JSON Schema beside this file says the same.
 
 Roles, not names: tasks ask for a logical entry point (`encode`) and logical tensors (`input_ids`, `logits`);
-the manifest binds them to the physical signature, names, dtypes and shapes of each artifact.
+the manifest binds them to the physical signature, names, dtypes and shapes of each artifact. Versions: 1.0; 1.1 has
+adapters; since 2.0 bindings that are alike in every layer are written once (see `mobile_llm.bundle.layers`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 from mobile_llm.errors import WrongTask
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "2.0"
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mobile_llm.bundle.codec import from_json, read_json
 from mobile_llm.bundle.integrity import check_files, inside, refuse_unlisted
+from mobile_llm.bundle.layers import unfolded
 from mobile_llm.bundle.manifest import SCHEMA_VERSION, Artifact, Manifest
 from mobile_llm.errors import IntegrityFailed, InvalidInput, ModelNotFound, RuntimeTooOld
 
@@ -74,6 +75,7 @@ def _parse(path: Path) -> Manifest:
         manifest = from_json(Manifest, data, MANIFEST, ignore_unknown=_is_newer_minor(path, data))
     except InvalidInput as error:
         raise IntegrityFailed(f"{error}; fetch the bundle again") from None
+    manifest = replace(manifest, artifacts={name: unfolded(artifact) for name, artifact in manifest.artifacts.items()})
     _check_references(manifest)
     return manifest
 
@@ -89,7 +91,7 @@ def _is_newer_minor(path: Path, data: Any) -> bool:
         raise RuntimeTooOld(
             f"{path} has schema {version}, this runtime reads up to {known_major}.x; upgrade mobile-llm"
         )
-    return minor > known_minor
+    return major == known_major and minor > known_minor
 
 
 def _check_references(manifest: Manifest) -> None:

@@ -59,8 +59,8 @@ def test_a_manifest_nested_too_deeply_fails_integrity(tmp_path: Path, answer: An
 
 
 def test_a_newer_major_schema_needs_a_newer_runtime(classifier_bundle: Path, edit_manifest: Edit) -> None:
-    edit_manifest(classifier_bundle, lambda data: data.update(schema_version="2.0", artifacts="quite another thing"))
-    with pytest.raises(RuntimeTooOld, match=r"has schema 2\.0, this runtime reads up to 1\.x; upgrade mobile-llm"):
+    edit_manifest(classifier_bundle, lambda data: data.update(schema_version="3.0", artifacts="quite another thing"))
+    with pytest.raises(RuntimeTooOld, match=r"has schema 3\.0, this runtime reads up to 2\.x; upgrade mobile-llm"):
         Bundle.open(classifier_bundle)
 
 
@@ -74,7 +74,7 @@ def test_an_unknown_key_is_an_error_at_our_minor_and_ignored_at_a_newer(
     edit_manifest(classifier_bundle, add)
     with pytest.raises(IntegrityFailed, match="has an unknown key 'surprise'"):
         Bundle.open(classifier_bundle)
-    edit_manifest(classifier_bundle, lambda data: data.update(schema_version="1.9"))
+    edit_manifest(classifier_bundle, lambda data: data.update(schema_version="2.9"))
     assert mobile_llm.load(classifier_bundle).classify("good")[0].label
 
 
