@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from mobile_llm import registry
-from mobile_llm.artifacts import FORMATS, read
+from mobile_llm.artifacts import FORMATS, read_ends
 from mobile_llm.artifacts.bindings import check_bindings
 from mobile_llm.backends import Session
 from mobile_llm.bundle import Artifact, Bundle, EntryPoint, Manifest
@@ -130,7 +130,7 @@ def find_backend(bundle: Bundle, artifact: Artifact, backend: str | None) -> Mod
     BackendUnavailable."""
     bundle.check_artifact(artifact)
     if artifact.format in FORMATS:
-        check_bindings(artifact, read(artifact.format, bundle.path(artifact.path)))
+        check_bindings(artifact, read_ends(artifact.format, bundle.path(artifact.path)))
     try:
         return registry.find("mobile_llm.backends", backend or artifact.format)
     except KeyError:

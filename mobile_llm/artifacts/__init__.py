@@ -21,6 +21,13 @@ def read(format_name: str, path: Path) -> ArtifactGraph:
     return graph
 
 
+def read_ends(format_name: str, path: Path) -> ArtifactGraph:
+    """The same with nothing but what goes into its functions and comes out of them: no operators, no constants. Takes
+    for granted that `members` has looked at the file."""
+    graph: ArtifactGraph = import_module(f"mobile_llm.artifacts.{format_name}").read_ends(path)
+    return graph
+
+
 def members(format_name: str, path: Path) -> list[Path]:
     """Every file that a runtime opens for the artifact at `path`. Raises IntegrityFailed for one that leads out."""
     if path.is_dir():
@@ -29,4 +36,4 @@ def members(format_name: str, path: Path) -> list[Path]:
     return [path, *(path.parent / name for name in beside)]
 
 
-__all__ = ["FORMATS", "ArtifactGraph", "members", "read"]
+__all__ = ["FORMATS", "ArtifactGraph", "members", "read", "read_ends"]

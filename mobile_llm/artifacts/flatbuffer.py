@@ -7,8 +7,8 @@ Every offset is checked against the file's size.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar, overload
 
 import numpy as np
 
@@ -51,11 +51,12 @@ class Table:
         at = self._at(field)
         return None if at is None else Table(self._data, at + _unpack("<I", self._data, at))
 
-    def tables(self, field: int) -> list[Table]:
+    def tables(self, field: int) -> Sequence[Table]:
+        """A vector of tables, each read when it is looked at."""
         start, count = self._vector(field)
         if start + 4 * count > len(self._data):
             raise ValueError(f"{count} tables at {start} end beyond the file")
-        return [Table(self._data, at + _unpack("<I", self._data, at)) for at in range(start, start + 4 * count, 4)]
+        return _Tables(self._data, range(start, start + 4 * count, 4))
 
     def each(self, field: int, make: Callable[[Table], Item]) -> list[Item]:
         return [make(table) for table in self.tables(field)]
@@ -73,6 +74,28 @@ class Table:
             return None
         offset = _unpack("<H", self._data, self._vtable + 4 + 2 * field)
         return self._position + offset if offset else None
+
+
+class _Tables(Sequence[Table]):
+    """Tables, by the places of what refers to them."""
+
+    def __init__(self, data: memoryview, places: range) -> None:
+        self._data, self._places = data, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Table: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Table]: ...
+
+    def __getitem__(self, index: int | slice) -> Table | Sequence[Table]:
+        if isinstance(index, slice):
+            return _Tables(self._data, self._places[index])
+        place = self._places[index]
+        return Table(self._data, place + _unpack("<I", self._data, place))
 
 
 def _unpack(kind: str, data: memoryview, position: int) -> int:

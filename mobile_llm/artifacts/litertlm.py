@@ -41,6 +41,12 @@ def read(path: Path) -> ArtifactGraph:
 
 
 @refuse_malformed
+def read_ends(path: Path) -> ArtifactGraph:
+    """The same without operators and constants."""
+    return replace(tflite.parse_ends(_sections(path)[_TFLITE_MODEL]), format="litertlm")
+
+
+@refuse_malformed
 def unpack(path: Path) -> Contents:
     """Raises IntegrityFailed for what is not a LiteRT-LM file, or lacks one of these sections."""
     sections = _sections(path)

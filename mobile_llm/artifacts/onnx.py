@@ -7,6 +7,7 @@ find the external data they name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,10 +31,19 @@ def read(path: Path) -> ArtifactGraph:
     """Raises IntegrityFailed for what is not an ONNX file or names data outside its folder."""
     external_data(path)
     model = _model(path)
+    return _graph(model, _function(model.message(7), path.parent))
+
+
+@refuse_malformed
+def read_ends(path: Path) -> ArtifactGraph:
+    """The same without operators and constants, and without a look at where those are kept."""
+    model = _model(path)
+    return _graph(model, _ends(model.message(7), path.parent))
+
+
+def _graph(model: Message, function: Function) -> ArtifactGraph:
     versions = {opset.text(1) or "ai.onnx": opset.integer(2) for opset in model.messages(8)}
-    versions["ir"] = model.integer(1)
-    function = _function(model.message(7), path.parent)
-    return ArtifactGraph("onnx", {function.name: function}, versions)
+    return ArtifactGraph("onnx", {function.name: function}, {**versions, "ir": model.integer(1)})
 
 
 @refuse_malformed
@@ -87,15 +97,23 @@ def _location(tensor: Message) -> str:
 
 def _function(graph: Message, folder: Path) -> Function:
     constants = {tensor.name: tensor for tensor in (_constant(t, folder) for t in graph.messages(5))}
-    described = [_described(info) for n in (11, 12, 13) for info in graph.messages(n)]
-    tensors = {tensor.name: tensor for tensor in described} | constants
+    described = {tensor.name: tensor for tensor in map(_described, graph.messages(13))}
+    ends = _ends(graph, folder)
+    ops = tuple(_op(node, folder) for node in graph.messages(1))
+    return replace(ends, ops=ops, tensors={**ends.tensors, **described, **constants})
+
+
+def _ends(graph: Message, folder: Path) -> Function:
+    tensors = {tensor.name: tensor for n in (11, 12) for tensor in map(_described, graph.messages(n))}
     inputs = [info.text(1) for info in graph.messages(11)]
+    named = ((tensor.text(8), tensor) for tensor in graph.messages(5))
+    constants = {name: _constant(tensor, folder) for name, tensor in named if name in inputs}
     return Function(
         name=graph.text(2),
         inputs=tuple(name for name in inputs if name not in constants),
         outputs=tuple(info.text(1) for info in graph.messages(12)),
-        ops=tuple(_op(node, folder) for node in graph.messages(1)),
-        tensors=tensors,
+        ops=(),
+        tensors={**tensors, **constants},
         overridable=tuple(name for name in inputs if name in constants),
     )
 
