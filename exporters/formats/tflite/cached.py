@@ -42,7 +42,7 @@ class CachedAttention:
     def _with_cache(self, query: int, value: int, scores: int, attention: CausalAttention, layer: int) -> int:
         n = self._nodes
         past = self._capped(self._caches.scores(query, attention, layer), attention)
-        past = self._masked(past, self._positions.mask_of_cache(attention.window), attention)
+        past = self._nodes.binary("Add", past, self._positions.mask_of_cache(attention.window, _groups(attention)))
         chances = n.softmax(n.concatenate(past, scores))
         of_past = self._caches.weighted(n.columns(chances, 0, self._cached), attention, layer)
         of_new = n.columns(chances, self._cached, self._rows)
@@ -54,46 +54,54 @@ class CachedAttention:
         scores = self._capped(self._nodes.matmul(query, key, transpose=True), attention)
         if self._rows == 1:
             return scores
-        return self._masked(scores, self._positions.mask_of_new(attention.window), attention)
+        return self._nodes.binary("Add", scores, self._positions.mask_of_new(attention.window, _groups(attention)))
 
     def _split(self, projected: tuple[int, ...], attention: CausalAttention) -> tuple[int, int, int]:
         """Positions and scale applied: queries (1, kv_heads, groups * rows, head_dim), keys and values (1, kv_heads,
         rows, head_dim)."""
-        n, sizes = self._nodes, (attention.heads, attention.kv_heads, attention.kv_heads)
-        query, key, value = (
-            n.reshape(x, (self._rows, heads, attention.head_dim)) for x, heads in zip(projected, sizes)
-        )
+        groups, rope = _groups(attention), attention.rope
+        query, key, value = (self._heads(x, attention, count) for x, count in zip(projected, (groups, 1, 1)))
         query, key = self._normed(query, attention.query_norm), self._normed(key, attention.key_norm)
-        if attention.rope:
-            query, key = (self._positions.turned(x, attention.rope) for x in (query, key))
-        query = n.scaled(query, attention.scale)
-        return tuple(self._heads_first(x, attention) for x in (query, key, value))  # type: ignore[return-value]
+        if rope:
+            query, key = self._positions.turned(query, rope, attention.scale), self._positions.turned(key, rope, 1.0)
+        else:
+            query = self._nodes.scaled(query, attention.scale)
+        query, key, value = (self._heads_first(x) for x in (query, key, value))
+        return self._stacked(query, attention), key, value
 
     def _normed(self, heads: int, norm: RmsNorm | None) -> int:
         return rms_norm(self._nodes, heads, norm) if norm else heads
 
-    def _heads_first(self, value: int, attention: CausalAttention) -> int:
-        below = self._graph.shape(value)[1] // attention.kv_heads * self._rows
-        moved = value if self._rows == 1 else self._nodes.transpose(value, (1, 0, 2))
-        return self._nodes.reshape(moved, (1, attention.kv_heads, below, attention.head_dim))
+    def _heads(self, value: int, attention: CausalAttention, groups: int) -> int:
+        """(rows, heads * head_dim) -> (1, rows, heads, head_dim), of a single row (1, kv_heads, groups, head_dim)."""
+        kv_heads, size = attention.kv_heads, attention.head_dim
+        shape = (1, kv_heads, groups, size) if self._rows == 1 else (1, self._rows, kv_heads * groups, size)
+        return self._nodes.reshape(value, shape)
+
+    def _heads_first(self, value: int) -> int:
+        """(1, rows, heads, head_dim) -> (1, heads, rows, head_dim), as a single row's are."""
+        return value if self._rows == 1 else self._nodes.transpose(value, (0, 2, 1, 3))
+
+    def _stacked(self, query: int, attention: CausalAttention) -> int:
+        """Those that share a key below each other."""
+        shape = (1, attention.kv_heads, _groups(attention) * self._rows, attention.head_dim)
+        return query if self._graph.shape(query) == shape else self._nodes.reshape(query, shape)
 
     def _capped(self, scores: int, attention: CausalAttention) -> int:
         return soft_capped(self._nodes, scores, attention.soft_cap)
 
-    def _masked(self, scores: int, mask: int, attention: CausalAttention) -> int:
-        n, shape = self._nodes, self._graph.shape(scores)
-        if self._rows == 1:
-            return n.binary("Add", scores, mask)
-        apart = n.reshape(scores, (1, attention.heads, self._rows, shape[-1]))
-        return n.reshape(n.binary("Add", apart, mask), shape)
-
     def _merged(self, context: int, attention: CausalAttention) -> int:
         """(1, kv_heads, groups * rows, head_dim) -> (rows, heads * head_dim)"""
         n, width = self._nodes, attention.heads * attention.head_dim
-        if self._rows == 1:
-            return n.reshape(context, (1, width))
-        heads = n.reshape(context, (attention.heads, self._rows, attention.head_dim))
-        return n.reshape(n.transpose(heads, (1, 0, 2)), (self._rows, width))
+        if self._rows > 1:
+            context = n.reshape(context, (1, attention.heads, self._rows, attention.head_dim))
+            context = n.transpose(context, (0, 2, 1, 3))
+        return n.reshape(context, (self._rows, width))
+
+
+def _groups(attention: CausalAttention) -> int:
+    """How many queries share a key."""
+    return attention.heads // attention.kv_heads
 
 
 def soft_capped(nodes: Nodes, value: int, cap: float | None) -> int:

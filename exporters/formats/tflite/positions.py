@@ -8,6 +8,7 @@ new position on does not count. All that follows the lookups stays inside XNNPAC
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +32,7 @@ class Positions:
         self._places = nodes.cast(given) if cached else -1
         self._ids = nodes.reshape(given, (rows,), Types.INT32)
         self._turns: dict[tuple[bytes, float], tuple[int, int]] = {}
-        self._rotations: dict[int, int] = {}
-        self._masks: dict[int | None, int] = {}
+        self._made: dict[tuple[Any, ...], Any] = {}
 
     def first(self) -> int:
         """The first new token's, int32 (1,)."""
@@ -43,39 +43,41 @@ class Positions:
         used = replace(table, name=f"{table.name} from {offset}", value=table.floats[offset : offset + self._context])
         return self._layers.lookup(used, self._ids)
 
-    def turned(self, value: int, rope: Rope) -> int:
-        """(rows, heads, head_dim), each head turned by the position of its row."""
-        n, half = self._nodes, rope.turned // 2
-        cosines, sines = self._tables(rope)
+    def turned(self, value: int, rope: Rope, scale: float) -> int:
+        """(1, rows, heads, head_dim), or of a single row (1, any, any, head_dim): each head turned by the position of
+        its row and multiplied by `scale`."""
+        n, half, size = self._nodes, rope.turned // 2, self._graph.shape(value)[-1]
+        along, across = self._turning(rope, scale, size)
         if self._rows == 1:
-            return n.matmul(value, self._rotation(cosines, sines, self._graph.shape(value)[-1]))
-        cosines, sines = (n.reshape(x, (self._rows, 1, half)) for x in (cosines, sines))
-        first, second = n.columns(value, 0, half), n.columns(value, half, half)
-        left = n.binary("Sub", n.binary("Mul", first, cosines), n.binary("Mul", second, sines))
-        right = n.binary("Add", n.binary("Mul", second, cosines), n.binary("Mul", first, sines))
-        rest = self._graph.shape(value)[-1] - rope.turned
-        return n.concatenate(left, right, *([n.columns(value, rope.turned, rest)] if rest else []))
+            return n.matmul(value, self._rotation(along, across, half))
+        rest = [n.columns(value, rope.turned, size - rope.turned)] if size > rope.turned else []
+        swapped = n.concatenate(n.columns(value, half, half), n.columns(value, 0, half), *rest)
+        along, across = (n.reshape(x, (1, self._rows, 1, size)) for x in (along, across))
+        return n.binary("Add", n.binary("Mul", value, along), n.binary("Mul", swapped, across))
 
-    def mask_of_cache(self, window: int | None) -> int:
-        """(1, 1, rows or 1, cached) to add to the scores with the cache."""
-        if window not in self._masks:
+    def mask_of_cache(self, window: int | None, groups: int) -> int:
+        """(1, 1, groups * rows or 1, cached) to add to the scores with the cache."""
+        key = ("cache", window, groups)
+        if key not in self._made:
             n, graph = self._nodes, self._graph
             columns = graph.constant(f"places_{self._cached}", np.arange(self._cached, dtype=np.float32)[None])
             first = n.slice(self._places, (0, 0), (1, 1))
             seen = self._step(n.binary("Sub", first, columns))
             if window is not None:
-                oldest = n.binary("Sub", n.reshape(self._places, (self._rows, 1)), graph.number(float(window)))
+                below = n.concatenate(*[self._places] * groups) if groups > 1 else self._places
+                below = n.reshape(below, (groups * self._rows, 1))
+                oldest = n.binary("Sub", below, graph.number(float(window)))
                 seen = n.binary("Mul", seen, self._step(n.binary("Sub", columns, oldest)))
             penalty = n.scaled(n.binary("Sub", seen, graph.number(1.0)), _UNSEEN)
-            self._masks[window] = n.reshape(penalty, (1, 1, *graph.shape(penalty)))
-        return self._masks[window]
+            self._made[key] = n.reshape(penalty, (1, 1, *graph.shape(penalty)))
+        return self._made[key]
 
-    def mask_of_new(self, window: int | None) -> int:
-        """(1, 1, rows, rows) to add to the scores among the new tokens."""
+    def mask_of_new(self, window: int | None, groups: int) -> int:
+        """(1, 1, groups * rows, rows) to add to the scores among the new tokens."""
         ago = np.arange(self._rows)[:, None] - np.arange(self._rows)
         unseen = (ago < 0) | (ago >= (window or self._rows))
-        values = np.where(unseen, -_UNSEEN, 0).astype(np.float32)[None, None]
-        return self._graph.constant(f"mask_{self._rows}_{window}", values)
+        values = np.where(unseen, -_UNSEEN, 0).astype(np.float32)
+        return self._graph.constant(f"mask_{self._rows}_{window}_{groups}", np.tile(values, (groups, 1))[None, None])
 
     def _step(self, a: int) -> int:
         """Of whole numbers: 1 above 0, else 0."""
@@ -90,21 +92,34 @@ class Positions:
             self._turns[key] = self._nodes.columns(found, 0, half), self._nodes.columns(found, half, half)
         return self._turns[key]
 
-    def _rotation(self, cosines: int, sines: int, head_dim: int) -> int:
-        """The matrix (1, head_dim, head_dim) that turns a row of one position when multiplied from the right."""
-        if cosines not in self._rotations:
-            n, half = self._nodes, self._graph.shape(cosines)[-1]
-            rest = head_dim - 2 * half
-            along, across = (self._padded(x, rest, value) for x, value in ((cosines, 1.0), (sines, 0.0)))
-            swaps = np.zeros((head_dim, head_dim), np.float32)
-            swaps[half : 2 * half, :half], swaps[:half, half : 2 * half] = -np.eye(half), np.eye(half)
-            kept = n.binary("Mul", self._graph.constant(f"eye_{head_dim}", np.eye(head_dim, dtype=np.float32)), along)
-            swapped = n.binary("Mul", self._graph.constant(f"swaps_{head_dim}_{half}", swaps), across)
-            self._rotations[cosines] = n.reshape(n.binary("Add", kept, swapped), (1, head_dim, head_dim))
-        return self._rotations[cosines]
+    def _turning(self, rope: Rope, scale: float, head_dim: int) -> tuple[int, int]:
+        """What a row is multiplied by, and what its halves are, exchanged, before both are added: each
+        (rows, head_dim)."""
+        cosines, sines = self._tables(rope)
+        key = ("turning", cosines, scale, head_dim)
+        if key not in self._made:
+            n, rest = self._nodes, head_dim - rope.turned
+            along, across = (
+                self._padded(cosines, cosines, rest, 1.0),
+                self._padded(n.scaled(sines, -1.0), sines, rest, 0.0),
+            )
+            self._made[key] = tuple(n.scaled(x, scale) if scale != 1 else x for x in (along, across))
+        return self._made[key]
 
-    def _padded(self, halves: int, rest: int, value: float) -> int:
-        """(1, half) -> (1, 2 half + rest): twice, then a constant."""
-        padding = np.full((1, rest), value, np.float32)
-        more = [self._graph.constant(f"{rest} times {value}", padding)] if rest else []
-        return self._nodes.concatenate(halves, halves, *more)
+    def _rotation(self, along: int, across: int, half: int) -> int:
+        """The matrix (1, 1, head_dim, head_dim) that turns a row of one position when multiplied from the right."""
+        key = ("rotation", along)
+        if key not in self._made:
+            n, size = self._nodes, self._graph.shape(along)[-1]
+            swaps = np.zeros((size, size), np.float32)
+            swaps[half : 2 * half, :half] = swaps[:half, half : 2 * half] = np.eye(half)
+            kept = n.binary("Mul", self._graph.constant(f"eye_{size}", np.eye(size, dtype=np.float32)), along)
+            swapped = n.binary("Mul", self._graph.constant(f"swaps_{size}_{half}", swaps), across)
+            self._made[key] = n.reshape(n.binary("Add", kept, swapped), (1, 1, size, size))
+        return self._made[key]
+
+    def _padded(self, first: int, second: int, rest: int, value: float) -> int:
+        """Both halves beside each other (rows, 2 half + rest), then a constant."""
+        padding = np.full((self._rows, rest), value, np.float32)
+        more = [self._graph.constant(f"{self._rows} of {rest} times {value}", padding)] if rest else []
+        return self._nodes.concatenate(first, second, *more)
