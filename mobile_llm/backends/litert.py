@@ -9,12 +9,22 @@ import ctypes
 import math
 import weakref
 from collections.abc import Collection, Mapping
+from ctypes import c_void_p
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from mobile_llm.backends.litert_c import ALIGNMENT, Compiled, LiteRtError, Model, destroy_buffer, tensor_buffer
+from mobile_llm.backends.litert_c import (
+    ALIGNMENT,
+    Compiled,
+    LiteRtError,
+    Model,
+    destroy_buffers,
+    handles,
+    tensor_buffer,
+)
 from mobile_llm.backends.narrowed import mapped
 from mobile_llm.backends.native import native_stderr_silenced
 from mobile_llm.backends.packed import packed_weights
@@ -28,9 +38,27 @@ class Buffer:
     """A tensor buffer over an array of zeros; any signature whose tensor has its shape and dtype takes it."""
 
     def __init__(self, binding: TensorBinding) -> None:
-        self.array = _aligned(tuple(int(size) for size in binding.shape), np.dtype(binding.dtype))
-        self.handle = tensor_buffer(self.array)
-        weakref.finalize(self, destroy_buffer, self.handle)
+        stack = BufferStack(binding, 1)
+        self.array, (self.handle,) = stack.array[0], stack.handles
+        self._stack = stack
+
+
+class BufferStack:
+    """Tensor buffers of one shape and dtype over one array of zeros (count, *shape)."""
+
+    def __init__(self, binding: TensorBinding, count: int) -> None:
+        self.array = _aligned(count, tuple(int(size) for size in binding.shape), np.dtype(binding.dtype))
+        self.handles = [tensor_buffer(array) for array in self.array]
+        weakref.finalize(self, destroy_buffers, self.handles)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A signature with its buffers, which the caller keeps alive, to be run any number of times."""
+
+    signature: str
+    inputs: Any
+    outputs: Any
 
 
 class CompiledFile:
@@ -61,11 +89,17 @@ class CompiledFile:
         with path.open("rb") as file:
             return CompiledFile(file, threads)
 
-    def run(self, signature: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
-        """By physical names; results are in the arrays of `outputs`."""
+    def call(self, signature: str, inputs: Mapping[str, c_void_p], outputs: Mapping[str, c_void_p]) -> Call:
+        """Handles of buffers by physical names."""
         known = self._model.signatures[signature]
-        given = [inputs[name].handle for name in known.inputs]
-        self._compiled.run(known, given, [outputs[name].handle for name in known.outputs])
+        given, found = (
+            [side[name] for name in names] for side, names in ((inputs, known.inputs), (outputs, known.outputs))
+        )
+        return Call(signature, handles(given), handles(found))
+
+    def run(self, call: Call) -> None:
+        """Results are in the arrays of the outputs."""
+        self._compiled.run(self._model.signatures[call.signature], call.inputs, call.outputs)
 
     def close(self) -> None:
         self._compiled.close()
@@ -89,10 +123,11 @@ class OpenSignatures:
             self._names |= names
             self._file = CompiledFile(self._source, self._threads, self._names, self._sha256)
 
-    def run(self, signature: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
-        """One of those that are open."""
+    @property
+    def file(self) -> CompiledFile:
+        """What is open now. A call that it made stays good when others are opened."""
         assert self._file is not None
-        self._file.run(signature, inputs, outputs)
+        return self._file
 
     def close(self) -> None:
         self._shut()
@@ -104,9 +139,11 @@ class OpenSignatures:
         self._file = None
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros in memory as LiteRT wants it."""
+def _aligned(count: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros, each of `count` arrays in memory as LiteRT wants it."""
     size = math.prod(shape) * dtype.itemsize
-    memory = np.zeros(size + ALIGNMENT + _READ_AHEAD, np.uint8)
+    step = -(-size // ALIGNMENT) * ALIGNMENT
+    memory = np.zeros(count * step + ALIGNMENT + _READ_AHEAD, np.uint8)
     first = -memory.ctypes.data % ALIGNMENT
-    return memory[first : first + size].view(dtype).reshape(shape)
+    within = np.ndarray(shape, dtype, memory, first).strides
+    return np.ndarray((count, *shape), dtype, memory, first, (step, *within))

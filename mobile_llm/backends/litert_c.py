@@ -87,10 +87,9 @@ class Compiled:
         finally:
             _library().LiteRtDestroyOptions(options)
 
-    def run(self, signature: Signature, inputs: Sequence[c_void_p], outputs: Sequence[c_void_p]) -> None:
-        given, found = _handles(inputs), _handles(outputs)
-        counts = c_size_t(len(inputs)), c_size_t(len(outputs))
-        _call("RunCompiledModel", self._handle, c_size_t(signature.index), counts[0], given, counts[1], found)
+    def run(self, signature: Signature, inputs: Any, outputs: Any) -> None:
+        """Inputs and outputs are `handles` in the signature's order."""
+        _call("RunCompiledModel", self._handle, signature.index, len(inputs), inputs, len(outputs), outputs)
 
     def close(self) -> None:
         _library().LiteRtDestroyCompiledModel(self._handle)
@@ -106,8 +105,14 @@ def tensor_buffer(array: np.ndarray) -> c_void_p:
     return handle
 
 
-def destroy_buffer(handle: c_void_p) -> None:
-    _library().LiteRtDestroyTensorBuffer(handle)
+def handles(buffers: Sequence[c_void_p]) -> Any:
+    """As an array of C."""
+    return (c_void_p * len(buffers))(*(buffer.value for buffer in buffers))
+
+
+def destroy_buffers(buffers: Sequence[c_void_p]) -> None:
+    for buffer in buffers:
+        _library().LiteRtDestroyTensorBuffer(buffer)
 
 
 def _signatures(model: c_void_p) -> int:
@@ -134,10 +139,6 @@ def _names(signature: c_void_p, side: str) -> tuple[str, ...]:
 
 def _text(value: c_char_p) -> str:
     return (value.value or b"").decode(errors="replace")
-
-
-def _handles(values: Sequence[c_void_p]) -> Any:
-    return (c_void_p * len(values))(*(value.value for value in values))
 
 
 def _opaque(name: bytes, text: Any) -> c_void_p:
@@ -184,8 +185,5 @@ def _declared(library: Any) -> Any:
     for name, result in {**results, "DestroyTensorBuffer": None}.items():
         getattr(library, f"LiteRt{name}").restype = result
         getattr(library, f"LiteRt{name}").argtypes = [c_void_p]
-    library.LiteRtRunCompiledModel.argtypes = [
-        *(c_void_p, c_size_t),
-        *(c_size_t, POINTER(c_void_p)) * 2,
-    ]
+    library.LiteRtRunCompiledModel.argtypes = [c_void_p, c_size_t, *(c_size_t, POINTER(c_void_p)) * 2]
     return library

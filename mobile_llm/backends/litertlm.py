@@ -15,7 +15,7 @@ import numpy as np
 
 from mobile_llm.artifacts.litertlm import model_file
 from mobile_llm.backends import Decoder
-from mobile_llm.backends.litert import Buffer, CompiledFile
+from mobile_llm.backends.litert import Buffer, Call, CompiledFile
 from mobile_llm.backends.rows import check_rows
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact, EntryPoint
@@ -26,13 +26,12 @@ _TOKENS = ("input_ids", "position_ids")
 
 @dataclass(frozen=True)
 class _Step:
-    """A signature with buffers of its own for all but the caches; by physical names."""
+    """A signature with buffers of its own for all but the caches, by physical names, and the call over all."""
 
-    signature: str
     ids: np.ndarray
     positions: np.ndarray
-    inputs: Mapping[str, Buffer]
-    outputs: Mapping[str, Buffer]
+    own: Mapping[str, Buffer]
+    call: Call
 
     def feed(self, ids: Sequence[int], position: int) -> None:
         self.ids[0], self.positions[0] = 0, 0
@@ -54,7 +53,7 @@ class WholeCacheDecoder:
         self._caches = {binding.name: Buffer(binding) for binding in caches}
         self._steps: dict[str, _Step] = {}
         self._decode = self._step(decode)
-        self._logits = self._decode.outputs[decode.outputs["logits"].name].array
+        self._logits = self._decode.own[decode.outputs["logits"].name].array
         self._position = 0
 
     @property
@@ -99,7 +98,7 @@ class WholeCacheDecoder:
 
     def _run(self, step: _Step, ids: Sequence[int]) -> None:
         step.feed(ids, self._position)
-        self._file.run(step.signature, {**step.inputs, **self._caches}, {**step.outputs, **self._caches})
+        self._file.run(step.call)
         self._position += len(ids)
 
     def _chunk(self, count: int) -> EntryPoint:
@@ -112,13 +111,11 @@ class WholeCacheDecoder:
         if signature not in self._steps:
             own = {role: Buffer(entry.inputs[role]) for role in _TOKENS}
             outputs = [binding for binding in entry.outputs.values() if binding.name not in self._caches]
-            self._steps[signature] = _Step(
-                signature,
-                own["input_ids"].array,
-                own["position_ids"].array,
-                {entry.inputs[role].name: buffer for role, buffer in own.items()},
-                {binding.name: Buffer(binding) for binding in outputs},
-            )
+            found = {binding.name: Buffer(binding) for binding in outputs}
+            given = {entry.inputs[role].name: buffer for role, buffer in own.items()}
+            sides = ({name: b.handle for name, b in {**side, **self._caches}.items()} for side in (given, found))
+            ids, positions = (own[role].array for role in _TOKENS)
+            self._steps[signature] = _Step(ids, positions, {**given, **found}, self._file.call(signature, *sides))
         return self._steps[signature]
 
 

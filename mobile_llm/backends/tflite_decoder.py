@@ -9,55 +9,67 @@ rewinding only says where to go on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from ctypes import c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mobile_llm.backends.litert import Buffer, OpenSignatures
+from mobile_llm.backends.litert import Buffer, BufferStack, Call, OpenSignatures
 from mobile_llm.backends.rows import check_rows
 from mobile_llm.bundle.manifest import Artifact, EntryPoint, TensorBinding
 
 
 @dataclass(frozen=True)
-class Cache:
-    """Tensors by logical name with `size` places each, along the axis in `axes`: place j is the token at position j."""
+class Rows:
+    """What a signature takes or gives of every layer: by kind ("key"), a stack (layers, …) whose tensors have their
+    places along the axis in `axes`."""
 
-    size: int
     axes: Mapping[str, int]
-    buffers: dict[str, Buffer]
+    stacks: Mapping[str, BufferStack]
+
+    @staticmethod
+    def of(bindings: Mapping[str, TensorBinding], axes: Mapping[str, int]) -> Rows:
+        """New ones, zeros."""
+        layers = {kind: sum(_kind(role) == kind for role in bindings) for kind in axes}
+        return Rows(axes, {kind: BufferStack(bindings[f"{kind}.0"], count) for kind, count in layers.items()})
 
     def write(self, first: int, count: int, new: Mapping[str, np.ndarray]) -> None:
-        """The first `count` places of `new` from place `first` on."""
-        for name, axis in self.axes.items():
-            before = (slice(None),) * axis
-            self.buffers[name].array[(*before, slice(first, first + count))] = new[name][(*before, slice(count))]
+        """The first `count` places of `new`, stacks too, from place `first` on."""
+        for kind, axis in self.axes.items():
+            before = (slice(None),) * (axis + 1)
+            self.stacks[kind].array[(*before, slice(first, first + count))] = new[kind][(*before, slice(count))]
 
-    def read(self, count: int) -> dict[str, np.ndarray]:
-        """Copies of the first `count` places."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {kind: stack.array for kind, stack in self.stacks.items()}
+
+    def first(self, count: int) -> dict[str, np.ndarray]:
+        """By role, views of the first `count` places of each layer."""
         return {
-            name: self.buffers[name].array[(*(slice(None),) * axis, slice(count))].copy()
-            for name, axis in self.axes.items()
+            f"{kind}.{layer}": array[(*(slice(None),) * self.axes[kind], slice(count))]
+            for kind, stack in self.stacks.items()
+            for layer, array in enumerate(stack.array)
         }
 
     def shapes(self, count: int) -> dict[str, tuple[int, ...]]:
-        """Of so many places."""
-        shapes = {name: self.buffers[name].array.shape for name in self.axes}
-        return {
-            name: (*shape[: self.axes[name]], count, *shape[self.axes[name] + 1 :]) for name, shape in shapes.items()
-        }
+        """Of so many places of each layer."""
+        views = self.first(0).items()
+        return {role: tuple(size or count for size in view.shape) for role, view in views}
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {name: buffer.array for name, buffer in self.buffers.items()}
+    def handle(self, role: str) -> c_void_p:
+        kind, layer = role.rsplit(".", 1)
+        return self.stacks[kind].handles[int(layer)]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A signature with buffers of its own for all but the caches."""
+    """A signature with buffers of its own, and the call that reads one cache."""
 
     entry: EntryPoint
-    inputs: dict[str, Buffer]
-    outputs: dict[str, Buffer]
+    inputs: Mapping[str, Buffer]
+    logits: Buffer
+    rows: Rows
+    call: Call
 
     def feed(self, ids: Sequence[int], position: int) -> None:
         rows = length_of(self.entry)
@@ -67,9 +79,6 @@ class Step:
         if "last_row" in self.inputs:
             self.inputs["last_row"].array[0] = len(ids) - 1
 
-    def results(self) -> dict[str, np.ndarray]:
-        return {name: buffer.array for name, buffer in self.outputs.items()}
-
 
 class TfliteDecoder:
     """Implements `Decoder` over the signatures of one file."""
@@ -77,17 +86,17 @@ class TfliteDecoder:
     def __init__(self, signatures: OpenSignatures, artifact: Artifact) -> None:
         self._signatures = signatures
         self._prefills = sorted(artifact.entry_points["prefill"], key=length_of)
-        self._decodes = sorted(artifact.entry_points["decode"], key=room_of)
+        self._head_dim = artifact.cache.head_dim if artifact.cache else 1
+        self._decodes = sorted(artifact.entry_points["decode"], key=self._room)
         self._scores = sorted(artifact.entry_points.get("score", ()), key=length_of)
         self._steps: dict[str, Step] = {}
         self._position = 0
         self._axes = axes_of(self._decodes[-1])
-        self._cache = self._new_cache(1)
-        self._open(self._around_cache())
+        self._move(1)
 
     @property
     def context(self) -> int:
-        return room_of(self._decodes[-1])
+        return self._room(self._decodes[-1])
 
     @property
     def position(self) -> int:
@@ -100,11 +109,11 @@ class TfliteDecoder:
             entry = self._entry(len(left))
             step = self._read(entry, left[: length_of(entry)])
             left = left[length_of(entry) :]
-        return step.outputs["logits"].array.reshape(-1).copy()
+        return step.logits.array.reshape(-1).copy()
 
     def score(self, ids: Sequence[int]) -> np.ndarray:
         self._fit(self._position + len(ids))
-        entries = _of_room(self._scores, self._cache.size)
+        entries = self._of_room(self._scores, self._size)
         self._open(entries)
         left, found = list(ids), []
         while left:
@@ -112,101 +121,116 @@ class TfliteDecoder:
             chunk = left[: length_of(entry)]
             step = self._read(entry, chunk)
             left = left[len(chunk) :]
-            found.append(step.outputs["logits"].array[: len(chunk)].copy())
+            found.append(step.logits.array[: len(chunk)].copy())
         return np.concatenate(found)
 
     def rewind(self, position: int) -> None:
         self._position = min(position, self._position)
 
     def save_cache(self, position: int) -> dict[str, np.ndarray]:
-        return self._cache.read(position)
+        return {role: rows.copy() for role, rows in self._cache.first(position).items()}
 
     def load_cache(self, rows: Mapping[str, np.ndarray], position: int) -> None:
         check_rows(rows, self._cache.shapes(position))
         self._position = 0
         self._fit(position)
-        self._cache.write(0, position, rows)
+        for role, view in self._cache.first(position).items():
+            view[...] = rows[role]
         self._position = position
 
     def close(self) -> None:
         self._steps.clear()
-        self._cache.buffers.clear()
         self._signatures.close()
 
     def _read(self, entry: EntryPoint, ids: Sequence[int]) -> Step:
         """One signature over new tokens, whose rows go into the cache."""
         step = self._step(entry)
         step.feed(ids, self._position)
-        inputs = {b.name: step.inputs.get(role) or self._cache.buffers[role] for role, b in entry.inputs.items()}
-        outputs = {binding.name: step.outputs[role] for role, binding in entry.outputs.items()}
-        self._signatures.run(entry.signature or "", inputs, outputs)
-        self._cache.write(self._position, len(ids), step.results())
+        self._signatures.file.run(step.call)
+        self._cache.write(self._position, len(ids), step.rows.arrays())
         self._position += len(ids)
         return step
 
     def _entry(self, count: int) -> EntryPoint:
         """The signature to go on with where `count` tokens are left."""
         if count == 1:
-            return _of_room(self._decodes, self._cache.size)[0]
-        return chunk_of(_of_room(self._prefills, self._cache.size if self._position else 0), count)
+            return self._of_room(self._decodes, self._size)[0]
+        return chunk_of(self._of_room(self._prefills, self._size if self._position else 0), count)
 
     def _step(self, entry: EntryPoint) -> Step:
         signature = entry.signature or ""
         if signature not in self._steps:
-            own = {role: binding for role, binding in entry.inputs.items() if role not in self._axes}
-            self._steps[signature] = Step(
-                entry,
-                {role: Buffer(binding) for role, binding in own.items()},
-                {role: Buffer(binding) for role, binding in entry.outputs.items()},
-            )
+            own = {role: Buffer(binding) for role, binding in entry.inputs.items() if _kind(role) not in self._axes}
+            logits, rows = Buffer(entry.outputs["logits"]), Rows.of(entry.outputs, self._axes)
+            given = {
+                binding.name: own[role].handle if role in own else self._cache.handle(role)
+                for role, binding in entry.inputs.items()
+            }
+            found = {
+                binding.name: logits.handle if role == "logits" else rows.handle(role)
+                for role, binding in entry.outputs.items()
+            }
+            self._steps[signature] = Step(entry, own, logits, rows, self._signatures.file.call(signature, given, found))
         return self._steps[signature]
 
     def _fit(self, tokens: int) -> None:
         """Move to the smallest cache with room for so many tokens."""
-        if self._smallest(tokens) != self._cache.size:
-            old, self._cache = self._cache, self._new_cache(tokens)
+        if self._smallest(tokens) != self._size:
+            old = self._cache
+            self._move(tokens)
             self._cache.write(0, self._position, old.arrays())
-            self._open(self._around_cache())
+
+    def _move(self, tokens: int) -> None:
+        """To a cache of zeros. Steps read one cache, and are made anew."""
+        entry = next(entry for entry in self._decodes if self._room(entry) >= tokens)
+        self._size, self._cache = self._room(entry), Rows.of(entry.inputs, self._axes)
+        self._steps.clear()
+        self._open(self._around_cache())
 
     def _around_cache(self) -> list[EntryPoint]:
         """What reads and writes text with the cache of now."""
-        size = self._cache.size
-        return [*_of_room(self._prefills, 0), *_of_room(self._prefills, size), *_of_room(self._decodes, size)]
+        size = self._size
+        return [
+            *self._of_room(self._prefills, 0),
+            *self._of_room(self._prefills, size),
+            *self._of_room(self._decodes, size),
+        ]
+
+    def _of_room(self, entries: Sequence[EntryPoint], size: int) -> list[EntryPoint]:
+        return [entry for entry in entries if self._room(entry) == size]
+
+    def _room(self, entry: EntryPoint) -> int:
+        """How many rows a signature's cache has; 0 without one."""
+        if "key.0" not in entry.inputs:
+            return 0
+        key = entry.inputs["key.0"]
+        return _size(key, 2) * _size(key, 3) // self._head_dim
 
     def _open(self, entries: Sequence[EntryPoint]) -> None:
         self._signatures.have(frozenset(entry.signature or "" for entry in entries))
 
     def _smallest(self, tokens: int) -> int:
-        return room_of(next(entry for entry in self._decodes if room_of(entry) >= tokens))
-
-    def _new_cache(self, tokens: int) -> Cache:
-        entry = next(entry for entry in self._decodes if room_of(entry) >= tokens)
-        buffers = {role: Buffer(entry.inputs[role]) for role in self._axes}
-        return Cache(room_of(entry), self._axes, buffers)
+        return self._room(next(entry for entry in self._decodes if self._room(entry) >= tokens))
 
 
 def axes_of(decode: EntryPoint) -> dict[str, int]:
-    """The caches, which go in and come out under one name, and along which axis their tokens are."""
+    """The kinds of caches, which go in and come out under one name, and along which axis their places are."""
     shared = {
-        role: (binding.shape, decode.outputs[role].shape)
+        _kind(role): (binding.shape, decode.outputs[role].shape)
         for role, binding in decode.inputs.items()
         if role in decode.outputs
     }
-    return {role: [a != b for a, b in zip(*shapes)].index(True) for role, shapes in shared.items()}
+    return {kind: [a != b for a, b in zip(*shapes)].index(True) for kind, shapes in shared.items()}
+
+
+def _kind(role: str) -> str:
+    """Of a tensor that each layer has."""
+    return role.rsplit(".", 1)[0]
 
 
 def length_of(entry: EntryPoint) -> int:
     """How many new tokens a signature takes."""
     return _size(entry.inputs["input_ids"], 1)
-
-
-def room_of(entry: EntryPoint) -> int:
-    """How many rows a signature's cache has; 0 without one."""
-    return _size(entry.inputs["value.0"], 2) if "value.0" in entry.inputs else 0
-
-
-def _of_room(entries: Sequence[EntryPoint], size: int) -> list[EntryPoint]:
-    return [entry for entry in entries if room_of(entry) == size]
 
 
 def chunk_of(entries: Sequence[EntryPoint], count: int) -> EntryPoint:

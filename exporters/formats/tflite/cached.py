@@ -42,19 +42,19 @@ class CachedAttention:
     def _with_cache(self, query: int, value: int, scores: int, attention: CausalAttention, layer: int) -> int:
         n = self._nodes
         past = self._capped(self._caches.scores(query, attention, layer), attention)
-        past = self._nodes.binary("Add", past, self._positions.mask_of_cache(attention.window, _groups(attention)))
+        past = n.binary("Add", past, self._positions.mask_of_cache(attention.window, _groups(attention)))
         chances = n.softmax(n.concatenate(past, scores))
         of_past = self._caches.weighted(n.columns(chances, 0, self._cached), attention, layer)
         of_new = n.columns(chances, self._cached, self._rows)
-        # A product with the one row is cheaper than a matrix product.
         added = n.binary("Mul", of_new, value) if self._rows == 1 else n.matmul(of_new, value)
         return n.binary("Add", of_past, added)
 
     def _scores_of_new(self, query: int, key: int, attention: CausalAttention) -> int:
-        scores = self._capped(self._nodes.matmul(query, key, transpose=True), attention)
-        if self._rows == 1:
-            return scores
-        return self._nodes.binary("Add", scores, self._positions.mask_of_new(attention.window, _groups(attention)))
+        n = self._nodes
+        if self._rows == 1:  # with one row, small operators are cheaper than a matrix product
+            return self._capped(n.reduce(Ops.SUM, n.binary("Mul", query, key), 3), attention)
+        scores = self._capped(n.matmul(query, key, transpose=True), attention)
+        return n.binary("Add", scores, self._positions.mask_of_new(attention.window, _groups(attention)))
 
     def _split(self, projected: tuple[int, ...], attention: CausalAttention) -> tuple[int, int, int]:
         """Positions and scale applied: queries (1, kv_heads, groups * rows, head_dim), keys and values (1, kv_heads,

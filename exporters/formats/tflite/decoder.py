@@ -108,10 +108,12 @@ class TfliteDecoderBuilder:
         return n.larger(n.binary("Sub", self._graph.number(1.0), apart), 0.0)
 
     def _several(self, hidden: int, *linears: Linear) -> tuple[int, ...]:
-        """The outputs of layers with the same input, computed as one where they can be."""
+        """The outputs of layers with the same input, of the first ones that are stored alike computed as one."""
+        if len(linears) == 1:
+            return (self._layers.linear(hidden, linears[0]),)
         joined = self._joined(*linears)
         if joined is None:
-            return tuple(self._layers.linear(hidden, linear) for linear in linears)
+            return (*self._several(hidden, *linears[:-1]), self._layers.linear(hidden, linears[-1]))
         together, sizes = self._layers.linear(hidden, joined), [linear.weight.shape[0] for linear in linears]
         return tuple(self._nodes.columns(together, sum(sizes[:i]), size) for i, size in enumerate(sizes))
 

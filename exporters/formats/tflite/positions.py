@@ -48,11 +48,8 @@ class Positions:
         its row and multiplied by `scale`."""
         n, half, size = self._nodes, rope.turned // 2, self._graph.shape(value)[-1]
         along, across = self._turning(rope, scale, size)
-        if self._rows == 1:
-            return n.matmul(value, self._rotation(along, across, half))
         rest = [n.columns(value, rope.turned, size - rope.turned)] if size > rope.turned else []
         swapped = n.concatenate(n.columns(value, half, half), n.columns(value, 0, half), *rest)
-        along, across = (n.reshape(x, (1, self._rows, 1, size)) for x in (along, across))
         return n.binary("Add", n.binary("Mul", value, along), n.binary("Mul", swapped, across))
 
     def mask_of_cache(self, window: int | None, groups: int) -> int:
@@ -94,28 +91,15 @@ class Positions:
 
     def _turning(self, rope: Rope, scale: float, head_dim: int) -> tuple[int, int]:
         """What a row is multiplied by, and what its halves are, exchanged, before both are added: each
-        (rows, head_dim)."""
+        (1, rows, 1, head_dim)."""
         cosines, sines = self._tables(rope)
         key = ("turning", cosines, scale, head_dim)
         if key not in self._made:
             n, rest = self._nodes, head_dim - rope.turned
-            along, across = (
-                self._padded(cosines, cosines, rest, 1.0),
-                self._padded(n.scaled(sines, -1.0), sines, rest, 0.0),
-            )
-            self._made[key] = tuple(n.scaled(x, scale) if scale != 1 else x for x in (along, across))
-        return self._made[key]
-
-    def _rotation(self, along: int, across: int, half: int) -> int:
-        """The matrix (1, 1, head_dim, head_dim) that turns a row of one position when multiplied from the right."""
-        key = ("rotation", along)
-        if key not in self._made:
-            n, size = self._nodes, self._graph.shape(along)[-1]
-            swaps = np.zeros((size, size), np.float32)
-            swaps[half : 2 * half, :half] = swaps[:half, half : 2 * half] = np.eye(half)
-            kept = n.binary("Mul", self._graph.constant(f"eye_{size}", np.eye(size, dtype=np.float32)), along)
-            swapped = n.binary("Mul", self._graph.constant(f"swaps_{size}_{half}", swaps), across)
-            self._made[key] = n.reshape(n.binary("Add", kept, swapped), (1, 1, size, size))
+            along = self._padded(cosines, cosines, rest, 1.0)
+            across = self._padded(n.scaled(sines, -1.0), sines, rest, 0.0)
+            scaled = (n.scaled(x, scale) if scale != 1 else x for x in (along, across))
+            self._made[key] = tuple(n.reshape(x, (1, self._rows, 1, head_dim)) for x in scaled)
         return self._made[key]
 
     def _padded(self, first: int, second: int, rest: int, value: float) -> int:
