@@ -27,11 +27,12 @@ _END = 2**63 - 1
 
 
 class OnnxDecoderBuilder:
-    """Implements `DecoderBuilder`; values are names of the graph, (batch, sequence, width)."""
+    """Implements `DecoderBuilder`; values are names of the graph, (batch, sequence, width). `in_blocks`: see
+    `Products`."""
 
-    def __init__(self, graph: Graph, model: DecoderModel, context: int) -> None:
+    def __init__(self, graph: Graph, context: int, in_blocks: bool) -> None:
         self._graph = graph
-        self._products = Products(graph)
+        self._products = Products(graph, in_blocks)
         self._ids = graph.input("input_ids", INT64, (BATCH, NEW))
         self._attention = CachedAttention(graph, self._products, self._ids, context)
 

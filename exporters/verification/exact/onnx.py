@@ -49,9 +49,9 @@ class _Widening:
     def __init__(self, graph: Any) -> None:
         self._graph = graph
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
-        # Copies of a constant, a table that is turned for the product while rows of it are looked up, and scales that
-        # are stored in float16.
-        self._made = {n.output[0]: n for n in graph.node if n.op_type in ("Slice", "Transpose", "Cast")}
+        # Copies of a constant, a table that is turned for the product while rows of it are looked up, scales that are
+        # stored in float16, and one scale for several blocks, which is that of each without being repeated.
+        self._made = {n.output[0]: n for n in graph.node if n.op_type in ("Slice", "Transpose", "Cast", "Expand")}
         self._done: dict[str, str] = {}
 
     def apply(self) -> None:
@@ -102,14 +102,16 @@ class _Widening:
         return self._done[name]
 
     def _source(self, value: str) -> str:
-        return self._made[value].input[0] if value in self._made else value
+        return self._source(self._made[value].input[0]) if value in self._made else value
 
     def _array(self, value: str) -> np.ndarray:
         from onnx import numpy_helper
 
-        array = numpy_helper.to_array(self._constants[self._source(value)])
-        made = self._made[value].op_type if value in self._made else ""
-        return array.T if made == "Transpose" else array.astype(np.float32) if made == "Cast" else array
+        if value not in self._made:
+            return numpy_helper.to_array(self._constants[value])
+        node = self._made[value]
+        array = self._array(node.input[0])
+        return array.T if node.op_type == "Transpose" else array.astype(np.float32) if node.op_type == "Cast" else array
 
     def _drop_unused(self) -> None:
         """What only made the copies, and the integers that nothing reads any more."""
