@@ -129,8 +129,14 @@ def _only_for_generation(context: int | None, recipes: tuple[str, ...], formats:
 
 
 def _check_calibration(calibration: str | None, max_size: float | None, task: str, recipes: tuple[str, ...]) -> None:
-    if calibration is not None and (task != GENERATION or "int4" not in recipes):
-        raise InvalidSpec(f"calibration is for {GENERATION} in int4; add the recipe int4, or leave out the calibration")
+    if calibration is not None and (task != GENERATION or not {"int4", "int8"} & set(recipes)):
+        raise InvalidSpec(
+            f"calibration is for {GENERATION} in int4 or int8; add a recipe, or leave out the calibration"
+        )
+    if max_size is not None and "int4" not in recipes:
+        raise InvalidSpec(
+            "a largest size is for int4, whose layers may stay in 8 bits; add the recipe int4, or no size"
+        )
     if max_size is not None and calibration is None:
         raise InvalidSpec("a largest size is kept by what calibration finds out; give a calibration text, or no size")
     if max_size is not None and not 0 < max_size < float("inf"):

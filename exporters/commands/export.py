@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-pairs", action="store_true", help="the model takes pairs of texts: compare it on pairs")
     parser.add_argument("--text-input", action="store_true", help="add ONNX artifacts that take strings")
     parser.add_argument("--context", type=int, metavar="TOKENS", help="of a model that writes; default: at most 2048")
-    parser.add_argument("--calibration", metavar="TEXT", help="a text file by which int4 is computed, not just rounded")
+    parser.add_argument(
+        "--calibration", metavar="TEXT", help="a text file by which int8 and int4 are computed, not just rounded"
+    )
     parser.add_argument("--max-size", type=float, metavar="MB", help="with --calibration: of an int4 artifact")
     parser.add_argument(
         "--neural-engine", action="store_true", help="of a model that writes: add Core ML artifacts of fixed lengths"

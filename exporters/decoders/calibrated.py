@@ -1,4 +1,4 @@
-"""int4 by calibration in an export: the text, the model's own, and the size that an artifact may have."""
+"""int4 and int8 by calibration in an export: the text, the model's own, and the size that an artifact may have."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from exporters.progress import Watch
 from exporters.quantization.calibrated import to_int4_calibrated, with_wide_layers
 from exporters.quantization.calibration import calibrate
 from exporters.quantization.hessians import Hessians
-from exporters.quantization.integers import to_int4
+from exporters.quantization.integers import to_int4, to_int8
 from exporters.quantization.recipes import RECIPES, Recipes
+from exporters.quantization.smoothing import smoothed
 from exporters.sources.huggingface import HuggingFaceSource
 from exporters.spec import ExportSpec
 from mobile_llm.bundle import Artifact
@@ -28,8 +29,8 @@ def recipes_for(
     write: WriteInt4,
     watch: Watch,
 ) -> Recipes:
-    """The recipes, of which int4 is computed here and once where there is a text to calibrate on: for every format and
-    its twin. `write` gives the int4 artifacts of a model, for their sizes.
+    """The recipes. Where there is a text to calibrate on, int8 is of smoothed blocks, and int4 is computed here and
+    once: for every format and its twin. `write` gives the int4 artifacts of a model, for their sizes.
 
     Raises InvalidInput for a text that is too short, InvalidSpec for a size that 4 bits do not reach, NotEnoughMemory.
     """
@@ -37,11 +38,14 @@ def recipes_for(
         return RECIPES
     room = 0 if spec.max_size is None else _room(write(to_int4(blocks)), spec.max_size)
     hessians = calibrate(source, blocks, text, watch)
-    calibrated = to_int4_calibrated(blocks, hessians, watch)
-    if spec.max_size is not None:
-        calibrated = _filled(blocks, calibrated, hessians, room, write, spec.max_size)
+    recipes = {**RECIPES, "int8": lambda _: to_int8(smoothed(blocks, hessians))}
+    if "int4" in spec.recipes:
+        calibrated = to_int4_calibrated(blocks, hessians, watch)
+        if spec.max_size is not None:
+            calibrated = _filled(blocks, calibrated, hessians, room, write, spec.max_size)
+        recipes["int4"] = lambda _: calibrated
     release()
-    return {**RECIPES, "int4": lambda _: calibrated}
+    return recipes
 
 
 def _filled(

@@ -218,7 +218,7 @@ def wide_folder(decoder_folder: Folder, tmp_path_factory: pytest.TempPathFactory
 def bundle(wide_folder: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compared with the model and with its twin, or it would not be there."""
     output = tmp_path_factory.mktemp("calibrated") / "bundle"
-    return exporters.export(wide_folder, "text-generation", output, FORMATS, ("int4",), calibration=text).bundle
+    return exporters.export(wide_folder, "text-generation", output, FORMATS, ("int8", "int4"), calibration=text).bundle
 
 
 def test_three_formats_hold_the_same_weights(bundle: Path, wide_folder: Path) -> None:
@@ -263,7 +263,8 @@ def test_a_calibrated_bundle_is_compared_again(
 ) -> None:
     assert main(["verify", str(bundle), "--model", str(wide_folder), "--strict", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
-    assert {row["artifact"] for row in rows if "twin" in row["metric"]} == {f"{name}/int4" for name in FORMATS}
+    compared = {row["artifact"] for row in rows if "twin" in row["metric"]}
+    assert compared == {f"{name}/{recipe}" for name in FORMATS for recipe in ("int8", "int4")}
 
 
 @pytest.mark.parametrize(("apart", "room"), [(10_000, 0.04), (0, 0.02)])
@@ -283,8 +284,11 @@ def test_a_size_is_kept(
         wide_folder, "text-generation", tmp_path / "bundle", ("onnx",), ("int4",), calibration=text, max_size=size
     )
     assert result.artifacts["onnx/int4"].size <= size * 1e6
-    kinds = {values.dtype.name for name, values in _constants(result.bundle, "onnx").items() if "_proj" in name}
-    assert kinds >= {"int8", "uint8"}
+    constants = _constants(result.bundle, "onnx").items()
+    # In bytes: 32 times 4 bits, or as many times 8 as divide the row.
+    sizes = {values.shape[-1] for name, values in constants if "_proj" in name and values.dtype == np.uint8}
+    assert sizes >= {16}
+    assert sizes & {32, 64}
     assert not [path for path in result.bundle.iterdir() if path.name.startswith("tmp")]
 
 
@@ -317,8 +321,12 @@ def test_a_text_that_cannot_be_used_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--task", "text-generation", "--recipe", "int8", "--calibration", "TEXT"), "add the recipe int4, or leave"),
-        (("--task", "text-classification", "--calibration", "TEXT"), "calibration is for text-generation in int4"),
+        (("--task", "text-generation", "--recipe", "fp32", "--calibration", "TEXT"), "add a recipe, or leave"),
+        (("--task", "text-classification", "--calibration", "TEXT"), "is for text-generation in int4 or int8"),
+        (
+            ("--task", "text-generation", "--recipe", "int8", "--calibration", "TEXT", "--max-size", "90"),
+            "a largest size is for int4",
+        ),
         ((*INT4, "--max-size", "90"), "give a calibration text, or no size"),
         ((*INT4, "--calibration", "TEXT", "--max-size", "0"), "0 MB is no size; give a number above 0"),
         (
