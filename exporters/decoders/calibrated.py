@@ -12,7 +12,7 @@ from exporters.quantization.calibration import calibrate
 from exporters.quantization.hessians import Hessians
 from exporters.quantization.integers import to_int4, to_int8
 from exporters.quantization.recipes import RECIPES, Recipes
-from exporters.quantization.smoothing import smoothed
+from exporters.quantization.smoothing import smoothed, smoothed_behind_gates
 from exporters.sources.huggingface import HuggingFaceSource
 from exporters.spec import ExportSpec
 from mobile_llm.bundle import Artifact
@@ -29,7 +29,7 @@ def recipes_for(
     write: WriteInt4,
     watch: Watch,
 ) -> Recipes:
-    """The recipes. Where there is a text to calibrate on, int8 is of smoothed blocks, and int4 is computed here and
+    """The recipes. Where there is a text to calibrate on, both are of smoothed blocks, and int4 is computed here and
     once: for every format and its twin. `write` gives the int4 artifacts of a model, for their sizes.
 
     Raises InvalidInput for a text that is too short, InvalidSpec for a size that 4 bits do not reach, NotEnoughMemory.
@@ -40,9 +40,10 @@ def recipes_for(
     hessians = calibrate(source, blocks, text, watch)
     recipes = {**RECIPES, "int8": lambda _: to_int8(smoothed(blocks, hessians))}
     if "int4" in spec.recipes:
-        calibrated = to_int4_calibrated(blocks, hessians, watch)
+        even, known = smoothed_behind_gates(blocks, hessians)
+        calibrated = to_int4_calibrated(even, known, watch)
         if spec.max_size is not None:
-            calibrated = _filled(blocks, calibrated, hessians, room, write, spec.max_size)
+            calibrated = _filled(even, calibrated, known, room, write, spec.max_size)
         recipes["int4"] = lambda _: calibrated
     release()
     return recipes

@@ -4,17 +4,18 @@ Runtimes round a product's inputs with one scale for a token, and a few channels
 others: of what int8 costs SmolLM2-135M, .027 nats, all but .005 is this. So channels are divided by what they are large
 by, in the norm or the layer before, and the columns of the weights behind multiplied by it (SmoothQuant, Xiao et al.,
 arXiv:2211.10438). Covered: what norms give to attention and to feed-forward blocks, and what gates give to the layer
-behind. Not covered: the output layer of attention, whose inputs are even, and the head. Not for 4 bits: there the
-weights lose more than the inputs gain.
+behind. Not covered: the output layer of attention, whose inputs are even, and the head. In 4 bits, what norms give is
+left as it is: there the weights lose more than the inputs gain.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from exporters.architectures.blocks import FeedForward, GatedFeedForward, Linear, Norm
+from exporters.architectures.blocks import GatedFeedForward, Linear, Norm
 from exporters.architectures.decoders.blocks import AnyNorm, DecoderLayer, DecoderModel
 from exporters.architectures.weights import Weight
 from exporters.quantization.hessians import Hessians
@@ -24,35 +25,49 @@ _SMALLEST = 1e-6
 
 
 def smoothed(blocks: DecoderModel, hessians: Hessians) -> DecoderModel:
-    """The same function in float."""
-    return replace(blocks, layers=tuple(_smoothed(layer, hessians) for layer in blocks.layers))
+    """The same function in float, for 8 bits."""
+    layers = (_behind_norms(layer, hessians) for layer in blocks.layers)
+    return replace(blocks, layers=tuple(_behind_gates(layer, hessians) for layer in layers))
 
 
-def _smoothed(layer: DecoderLayer, hessians: Hessians) -> DecoderLayer:
+def smoothed_behind_gates(blocks: DecoderModel, hessians: Hessians) -> tuple[DecoderModel, Hessians]:
+    """The same function in float, for 4 bits, and what calibration would have found of it."""
+    layers = tuple(_behind_gates(layer, hessians) for layer in blocks.layers)
+    inputs, outputs = dict(hessians.inputs), dict(hessians.outputs)
+    for forward in (layer.feed_forward for layer in blocks.layers):
+        if isinstance(forward, GatedFeedForward):
+            sizes, down, up = _sizes(hessians, forward.down), forward.down.weight.name, forward.up.weight.name
+            inputs[down] = hessians.inputs[down] / np.outer(sizes, sizes)
+            outputs[up] = hessians.outputs[up] * sizes**2
+    return replace(blocks, layers=layers), Hessians(inputs, outputs)
+
+
+def _behind_norms(layer: DecoderLayer, hessians: Hessians) -> DecoderLayer:
     attention = layer.attention
     several = (attention.query, attention.key, attention.value)
     sizes = _sizes(hessians, *several)
     query, key, value = (_behind(linear, sizes) for linear in several)
-    forward_norm, forward = _forward(layer.feed_forward_norm, layer.feed_forward, hessians)
+    forward = layer.feed_forward
+    first = {"up": forward.up} | ({"gate": forward.gate} if isinstance(forward, GatedFeedForward) else {})
+    of_forward = _sizes(hessians, *first.values())
+    evened: dict[str, Any] = {name: _behind(linear, of_forward) for name, linear in first.items()}
     return replace(
         layer,
         attention_norm=_divided(layer.attention_norm, sizes),
         attention=replace(attention, query=query, key=key, value=value),
-        feed_forward_norm=forward_norm,
-        feed_forward=forward,
+        feed_forward_norm=_divided(layer.feed_forward_norm, of_forward),
+        feed_forward=replace(forward, **evened),
     )
 
 
-def _forward(
-    norm: AnyNorm, forward: FeedForward | GatedFeedForward, hessians: Hessians
-) -> tuple[AnyNorm, FeedForward | GatedFeedForward]:
+def _behind_gates(layer: DecoderLayer, hessians: Hessians) -> DecoderLayer:
+    forward = layer.feed_forward
     if not isinstance(forward, GatedFeedForward):
-        sizes = _sizes(hessians, forward.up)
-        return _divided(norm, sizes), replace(forward, up=_behind(forward.up, sizes))
-    sizes, inner = _sizes(hessians, forward.gate, forward.up), _sizes(hessians, forward.down)
-    up = _before(_behind(forward.up, sizes), inner)
-    even = replace(forward, gate=_behind(forward.gate, sizes), up=up, down=_behind(forward.down, inner))
-    return _divided(norm, sizes), even
+        return layer
+    sizes = _sizes(hessians, forward.down)
+    return replace(
+        layer, feed_forward=replace(forward, up=_before(forward.up, sizes), down=_behind(forward.down, sizes))
+    )
 
 
 def _sizes(hessians: Hessians, *linears: Linear) -> np.ndarray:

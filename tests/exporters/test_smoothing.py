@@ -15,7 +15,7 @@ from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.formats.onnx import lower_decoder
 from exporters.quantization.hessians import Hessians, gather_hessians, inputs_of
-from exporters.quantization.smoothing import smoothed
+from exporters.quantization.smoothing import smoothed, smoothed_behind_gates
 from mobile_llm.backends import onnx
 from mobile_llm.bundle.manifest import Artifact
 
@@ -36,12 +36,14 @@ def scores(blocks: DecoderModel, folder: Path) -> np.ndarray:
 @pytest.mark.parametrize("name", list(DECODERS))
 def test_the_function_stays_the_same(name: str, decoder: Decoder, tmp_path: Path) -> None:
     model, blocks = decoder(name), describe_decoder(decoder(name))
-    even = smoothed(blocks, gather_hessians(model, blocks, IDS, IDS))
+    hessians = gather_hessians(model, blocks, IDS, IDS)
+    even, (for_4_bits, _) = smoothed(blocks, hessians), smoothed_behind_gates(blocks, hessians)
     with torch.no_grad():
         expected = model(torch.from_numpy(IDS[:1])).logits[0].numpy()
-    assert np.abs(scores(even, tmp_path) - expected).max() < SAME
-    changed, before = weights_of(even), weights_of(blocks)
-    moved = {name for name in before if not np.array_equal(before[name].float32(), changed[name].float32())}
+    for changed in (even, for_4_bits):
+        assert np.abs(scores(changed, tmp_path) - expected).max() < SAME
+    after, before = weights_of(even), weights_of(blocks)
+    moved = {name for name in before if not np.array_equal(before[name].float32(), after[name].float32())}
     assert {group[0].name for group in inputs_of(blocks)} - moved == _left_alone(blocks)
 
 
@@ -50,6 +52,17 @@ def _left_alone(blocks: DecoderModel) -> set[str]:
     outputs = {layer.attention.output.weight.name for layer in blocks.layers}
     forwards = [layer.feed_forward for layer in blocks.layers]
     return outputs | {f.down.weight.name for f in forwards if not isinstance(f, GatedFeedForward)}
+
+
+def test_calibration_knows_the_new_layers(decoder: Decoder) -> None:
+    """Moments gathered anew, from a model that holds the smoothed weights, are those that were worked out."""
+    model, blocks = decoder("llama"), describe_decoder(decoder("llama"))
+    even, worked_out = smoothed_behind_gates(blocks, gather_hessians(model, blocks, IDS, IDS))
+    found = _of(even, model)
+    for name in worked_out.inputs:
+        scale = np.abs(found.inputs[name]).max()
+        np.testing.assert_allclose(worked_out.inputs[name], found.inputs[name], atol=1e-4 * scale)
+        np.testing.assert_allclose(worked_out.outputs[name], found.outputs[name], rtol=2e-3, atol=1e-9)
 
 
 def test_channels_are_nearer_to_each_other(decoder: Decoder) -> None:
