@@ -120,8 +120,8 @@ class OpenSignatures:
         """Open these too. Raises as `CompiledFile` does."""
         if not names <= self._names:
             self._shut()
-            self._names |= names
-            self._file = CompiledFile(self._source, self._threads, self._names, self._sha256)
+            wanted = self._names | names
+            self._file, self._names = CompiledFile(self._source, self._threads, wanted, self._sha256), wanted
 
     @property
     def file(self) -> CompiledFile:

@@ -15,7 +15,11 @@ from exporters.formats import tflite as lowering
 from exporters.formats.tflite import signatures
 from mobile_llm.backends.litert import CompiledFile, OpenSignatures
 from mobile_llm.backends.narrowed import mapped
+from mobile_llm.backends.tflite_decoder import open_file
+from mobile_llm.bundle.manifest import Artifact
 from mobile_llm.errors import IntegrityFailed
+
+IDS = list(range(5, 29))
 
 
 @pytest.fixture
@@ -71,3 +75,25 @@ def test_what_is_no_flatbuffer_is_refused(file: Path, tmp_path: Path) -> None:
         other.write_bytes(data)
         with other.open("rb") as source, pytest.raises(IntegrityFailed, match=r"other\.tflite"):
             mapped(source, ["decode_16"])
+
+
+def test_packed_weights_are_found_again(
+    decoder: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By other signatures than those that were open when they were packed."""
+    monkeypatch.setattr(signatures, "_SMALLEST_CACHE", 16)
+    monkeypatch.setenv("MOBILE_LLM_CACHE", str(tmp_path / "cache"))
+    lowered = lowering.lower_decoder(describe_decoder(decoder("llama")), "int8", tmp_path, 32)
+    artifact = Artifact("tflite", "int8", lowered.path, (), lowered.entry_points, cache=lowered.cache)
+    answers, kept = [], []
+    for sha256, first in ((None, 20), ("ab" * 32, 1), ("ab" * 32, 20)):
+        opened = open_file(tmp_path / lowered.path, artifact, 1, sha256)
+        opened.append(IDS[:first])
+        opened.rewind(0)
+        answers.append(opened.append(IDS))
+        opened.close()
+        kept.append([(path.name, path.stat().st_ino) for path in (tmp_path / "cache").glob("*")])
+    assert kept[0] == []
+    assert len(kept[1]) == 1
+    assert kept[1] == kept[2]
+    assert all((answer == answers[0]).all() for answer in answers)
