@@ -113,15 +113,21 @@ class OpenSignatures:
 
     def __init__(self, path: Path, threads: int | None, sha256: str | None = None) -> None:
         self._source, self._threads, self._sha256 = path.open("rb"), threads, sha256
-        self._names: frozenset[str] = frozenset()
+        self._wanted: frozenset[str] = frozenset()
+        self._open: frozenset[str] = frozenset()
         self._file: CompiledFile | None = None
 
     def have(self, names: frozenset[str]) -> None:
         """Open these too. Raises as `CompiledFile` does."""
-        if not names <= self._names:
+        self._wanted |= names
+        if not names <= self._open:
             self._shut()
-            wanted = self._names | names
-            self._file, self._names = CompiledFile(self._source, self._threads, wanted, self._sha256), wanted
+            self._file = CompiledFile(self._source, self._threads, self._wanted, self._sha256)
+            self._open = self._wanted
+
+    def forget(self, names: frozenset[str]) -> None:
+        """Do without these the next time that others are opened."""
+        self._wanted -= names
 
     @property
     def file(self) -> CompiledFile:
@@ -136,7 +142,7 @@ class OpenSignatures:
     def _shut(self) -> None:
         if self._file is not None:
             self._file.close()
-        self._file = None
+        self._file, self._open = None, frozenset()
 
 
 def _aligned(count: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

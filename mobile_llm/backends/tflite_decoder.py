@@ -174,9 +174,12 @@ class TfliteDecoder:
         return self._steps[signature]
 
     def _fit(self, tokens: int) -> None:
-        """Move to the smallest cache with room for so many tokens."""
+        """Move to the smallest cache with room for so many tokens. A text that has outgrown one does not come back to
+        it; where a shorter text does, both are kept open."""
         if self._smallest(tokens) != self._size:
             old = self._cache
+            if tokens > self._size:
+                self._signatures.forget(_names(self._around_cache()))
             self._move(tokens)
             self._cache.write(0, self._position, old.arrays())
 
@@ -207,10 +210,14 @@ class TfliteDecoder:
         return _size(key, 2) * _size(key, 3) // self._head_dim
 
     def _open(self, entries: Sequence[EntryPoint]) -> None:
-        self._signatures.have(frozenset(entry.signature or "" for entry in entries))
+        self._signatures.have(_names(entries))
 
     def _smallest(self, tokens: int) -> int:
         return self._room(next(entry for entry in self._decodes if self._room(entry) >= tokens))
+
+
+def _names(entries: Sequence[EntryPoint]) -> frozenset[str]:
+    return frozenset(entry.signature or "" for entry in entries)
 
 
 def axes_of(decode: EntryPoint) -> dict[str, int]:

@@ -55,9 +55,13 @@ def test_what_is_opened_later_joins_what_is_open(file: Path) -> None:
     opened.have(frozenset({second}))
     file.unlink()
     opened.have(frozenset({second}))
-    opened.have(frozenset({first, third}))
-    assert opened._file is not None
-    assert set(opened._file._model.signatures) == {first, second, third}
+    opened.have(frozenset({first}))
+    assert set(opened.file._model.signatures) == {first, second}
+    opened.forget(frozenset({first}))
+    opened.have(frozenset({first}))  # it is still open
+    opened.forget(frozenset({first}))
+    opened.have(frozenset({third}))
+    assert set(opened.file._model.signatures) == {second, third}
     opened.close()
 
 
