@@ -17,7 +17,7 @@ from mobile_llm.machine import available_memory
 
 _MB = 10**6
 _COPIES = 2  # of the weights: the file's pages, and as the kernels pack them
-_BUFFERS = {"onnx": 64 * _MB}  # tokenizer, runtime, activations
+_BUFFERS = {"onnx": 96 * _MB, "tflite": 112 * _MB}  # tokenizer, runtime, activations
 _OTHER_BUFFERS = 176 * _MB
 # While a cache of fixed sizes moves to the next one, half as large again is held; one that grows moves layer by layer.
 _MOVING = {"rows": 1.5}
