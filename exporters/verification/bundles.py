@@ -129,13 +129,17 @@ def _ask_model(bundle: Bundle, model: str) -> Golden:
     return make_golden(source, describe(source.model, task.name, source.pooling), list(bundle.manifest.artifacts))
 
 
+# What transformers takes where config.json has no labels, and so leaves out of it.
+_UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}
+
+
 def _config_labels(bundle: Bundle) -> Iterator[Row]:
     """Other clients read the labels and what they mean from config.json: they must be those of the manifest."""
     labels = bundle.manifest.task.labels
     if not labels:
         return
     config = _config(bundle)
-    named = config.get("id2label", {})
+    named = config.get("id2label", _UNNAMED)
     if not isinstance(named, dict):
         raise IntegrityFailed("config.json has no id2label that could be read; fetch the bundle again")
     wrong = sum(named.get(str(index)) != label for index, label in enumerate(labels))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import exporters
+import mobile_llm
 from mobile_llm.bundle import Bundle
 from mobile_llm.commands import main
 
@@ -50,6 +51,14 @@ def test_a_bundle_opens_in_transformers(classifier_bundle: Path) -> None:
     config = AutoConfig.from_pretrained(classifier_bundle)
     assert [config.id2label[i] for i in range(3)] == list(Bundle.open(classifier_bundle).manifest.task.labels)
     assert AutoTokenizer.from_pretrained(classifier_bundle)("a good film")["input_ids"][0] == 2
+
+
+def test_labels_that_nobody_named_are_those_of_transformers(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    """Two of them are what transformers takes anyway, and leaves out of config.json."""
+    model = make_model(id2label={0: "LABEL_0", 1: "LABEL_1"}, label2id={"LABEL_0": 0, "LABEL_1": 1})
+    assert "id2label" not in json.loads((model / "config.json").read_text(encoding="utf-8"))
+    bundle = exporters.export(model, "text-classification", tmp_path / "bundle", ("onnx",), ("fp32",)).bundle
+    assert mobile_llm.load(bundle).classify("a good film")[0].label in ("LABEL_0", "LABEL_1")
 
 
 def test_the_manifest_says_where_the_model_came_from(embedder_bundle: Path, embedder_model: Path) -> None:
