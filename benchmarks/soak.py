@@ -68,7 +68,8 @@ def main() -> int:
     rise, allowed = growth(soak.samples)
     flat = rise <= allowed
     if args.json:
-        print(json.dumps({**asdict(soak), "rise": rise, "allowed": allowed, "flat": flat}))
+        found = {"samples": [asdict(sample) for sample in soak.samples], "requests": soak.requests}
+        print(json.dumps({**found, "failures": soak.failures, "rise": rise, "allowed": allowed, "flat": flat}))
     else:
         print("\n".join(_report(soak, rise, allowed)))
     return 0 if flat and not soak.failures else 1
