@@ -38,7 +38,10 @@ def recipes_for(
         return RECIPES
     room = 0 if spec.max_size is None else _room(write(to_int4(blocks)), spec.max_size)
     hessians = calibrate(source, blocks, text, watch)
-    recipes = {**RECIPES, "int8": lambda _: to_int8(smoothed(blocks, hessians))}
+    recipes = dict(RECIPES)  # what is computed here is kept, and the moments are not
+    if "int8" in spec.recipes:
+        in_8_bits = to_int8(smoothed(blocks, hessians))
+        recipes["int8"] = lambda _: in_8_bits
     if "int4" in spec.recipes:
         even, known = smoothed_behind_gates(blocks, hessians)
         calibrated = to_int4_calibrated(even, known, watch)

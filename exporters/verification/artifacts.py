@@ -137,7 +137,7 @@ class ArtifactCheck:
             if answer.shape != expected[list(probes)].shape:
                 widths = f"{answer.shape[-1]} wide, the {source}'s is {expected.shape[-1]}"
                 raise VerificationFailed(f"{output} of {entry} is {widths}")
-            kind = kind_of(output, self._engine.manifest.task.problem_type)
+            kind = kind_of(output, self._engine.manifest.task)
             unit = unit_of(kind, self._golden)
             for limit in limits_for(kind, self._against, artifact.precision, artifact.format):
                 yield self._row(entry, limit, limit.measure(answer / unit, expected[list(probes)] / unit))

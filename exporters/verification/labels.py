@@ -109,6 +109,6 @@ def _of_tokens(classifier: TokenClassifier, texts: tuple[GoldenText, ...], logit
 
 def _allowed(engine: Engine) -> float:
     """How far a logit may be off."""
-    artifact, kind = engine.artifact, kind_of("logits", engine.manifest.task.problem_type)
+    artifact, kind = engine.artifact, kind_of("logits", engine.manifest.task)
     limits = limits_for(kind, "reference", artifact.precision, artifact.format)
     return next((limit.limit for limit in limits if limit.metric == "largest_difference"), 0.0)

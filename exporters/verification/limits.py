@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from exporters import metrics
+from mobile_llm.bundle.manifest import TaskInfo
 from mobile_llm.problem_types import MULTI_LABEL, REGRESSION
 
 if sys.version_info >= (3, 11):
@@ -30,8 +31,10 @@ METRICS: Mapping[str, Metric] = {
     "smallest_cosine": metrics.smallest_cosine,
     "agreement": metrics.agreement,
 }
+_OF_TOKENS = "token_logits"
+_LIKE = {_OF_TOKENS: "logits"}  # whose limits are those of another output where the table has none
 # Logits are judged by what is done with them: the largest wins, each decides alone, or they are the answer.
-_KINDS = {MULTI_LABEL: "label_logits", REGRESSION: "number"}
+_KINDS = {MULTI_LABEL: "label_logits", REGRESSION: "number", "token-classification": _OF_TOKENS}
 _MORE_IS_BETTER = {"smallest_cosine", "agreement", "top_1"}
 
 
@@ -62,20 +65,22 @@ def table() -> tuple[Limit, ...]:
     return tuple(Limit(**row) for row in tomllib.loads(text)["limit"])
 
 
-def kind_of(output: str, problem_type: str | None) -> str:
+def kind_of(output: str, task: TaskInfo) -> str:
     """The name under which the table has an output's limits."""
-    return _KINDS.get(problem_type or "", output) if output == "logits" else output
+    return _KINDS.get(task.problem_type or task.name, output) if output == "logits" else output
 
 
 def limits_for(output: str, against: Against, precision: str, format_name: str) -> list[Limit]:
-    """The limits on one output, one per metric; a row for the format goes before the general one."""
+    """The limits on one output, one per metric; a row for it goes before that of one like it, and a row for the format
+    before the general one."""
     fitting = [
         row
         for row in table()
-        if (row.output, row.against, row.precision) == (output, against, precision)
+        if row.output in (output, _LIKE.get(output))
+        and (row.against, row.precision) == (against, precision)
         and row.format in (None, format_name)
     ]
     chosen: dict[str, Limit] = {}
-    for row in sorted(fitting, key=lambda row: row.format is None):
+    for row in sorted(fitting, key=lambda row: (row.output != output, row.format is None)):
         chosen.setdefault(row.metric, row)
     return list(chosen.values())

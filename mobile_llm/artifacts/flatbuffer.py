@@ -20,7 +20,7 @@ class Table:
 
     def __init__(self, data: memoryview, position: int) -> None:
         self._data = data
-        self._position = position
+        self.position = position
         self._vtable = position - _unpack("<i", data, position)
         self._fields = (_unpack("<H", data, self._vtable) - 4) // 2
 
@@ -33,7 +33,7 @@ class Table:
 
     def number(self, field: int, kind: str = "<i", default: int = 0) -> int:
         """A scalar; `kind` as in the struct module."""
-        at = self._at(field)
+        at = self.place(field)
         return default if at is None else _unpack(kind, self._data, at)
 
     def text(self, field: int) -> str:
@@ -41,19 +41,19 @@ class Table:
 
     def vector(self, field: int, dtype: str) -> np.ndarray:
         """A vector of numbers as a view of the file; empty where absent."""
-        start, count = self._vector(field)
+        start, count = self.span(field)
         size = count * np.dtype(dtype).itemsize
         if start + size > len(self._data):
             raise ValueError(f"a vector of {size} bytes at {start} ends beyond the file")
         return np.frombuffer(self._data[start : start + size], dtype)
 
     def table(self, field: int) -> Table | None:
-        at = self._at(field)
+        at = self.place(field)
         return None if at is None else Table(self._data, at + _unpack("<I", self._data, at))
 
     def tables(self, field: int) -> Sequence[Table]:
         """A vector of tables, each read when it is looked at."""
-        start, count = self._vector(field)
+        start, count = self.span(field)
         if start + 4 * count > len(self._data):
             raise ValueError(f"{count} tables at {start} end beyond the file")
         return _Tables(self._data, range(start, start + 4 * count, 4))
@@ -61,19 +61,20 @@ class Table:
     def each(self, field: int, make: Callable[[Table], Item]) -> list[Item]:
         return [make(table) for table in self.tables(field)]
 
-    def _vector(self, field: int) -> tuple[int, int]:
+    def span(self, field: int) -> tuple[int, int]:
         """Where a vector's items start, and how many there are."""
-        at = self._at(field)
+        at = self.place(field)
         if at is None:
             return 0, 0
         start = at + _unpack("<I", self._data, at)
         return start + 4, _unpack("<I", self._data, start)
 
-    def _at(self, field: int) -> int | None:
+    def place(self, field: int) -> int | None:
+        """Where a field is; None where it is absent."""
         if field >= self._fields:
             return None
         offset = _unpack("<H", self._data, self._vtable + 4 + 2 * field)
-        return self._position + offset if offset else None
+        return self.position + offset if offset else None
 
 
 class _Tables(Sequence[Table]):

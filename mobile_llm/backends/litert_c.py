@@ -8,7 +8,7 @@ Layouts of structures and numbers of enumerations: litert/c/*.h of LiteRT 2.3.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -181,9 +181,8 @@ def _library() -> Any:
 
 def _declared(library: Any) -> Any:
     """With the arguments declared that are passed as they are."""
-    results: Mapping[str, Any] = {"DestroyModel": None, "DestroyCompiledModel": None, "DestroyOptions": None}
-    for name, result in {**results, "DestroyTensorBuffer": None}.items():
-        getattr(library, f"LiteRt{name}").restype = result
-        getattr(library, f"LiteRt{name}").argtypes = [c_void_p]
+    for name in ("Model", "CompiledModel", "Options", "TensorBuffer"):
+        destroy = getattr(library, f"LiteRtDestroy{name}")
+        destroy.restype, destroy.argtypes = None, [c_void_p]
     library.LiteRtRunCompiledModel.argtypes = [c_void_p, c_size_t, *(c_size_t, POINTER(c_void_p)) * 2]
     return library

@@ -29,25 +29,25 @@ _KEPT = 30 * 24 * 3600.0  # seconds
 @contextmanager
 def packed_weights(sha256: str | None, size: int) -> Iterator[str]:
     """Where LiteRT finds the packed weights of the file with this hash and size, or puts them while the block runs."""
-    kept = _place(sha256, size) if sha256 else None
-    if kept is None:
-        yield _IN_MEMORY
-    elif kept.exists():
+    kept = _place(sha256) if sha256 else None
+    if kept and kept.exists():
         os.utime(kept)
         yield str(kept)
-    else:
+    elif kept and shutil.disk_usage(kept.parent).free >= 2 * size:
         with _written(kept) as path:
             yield str(path)
+    else:
+        yield _IN_MEMORY
 
 
-def _place(sha256: str, size: int) -> Path | None:
+def _place(sha256: str) -> Path | None:
     """None where nothing can be kept."""
     folder = _folder()
     if folder is None or os.name != "posix" or set(str(folder)) & set('"\\'):  # it is quoted in LiteRT's options
         return None
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not os.access(folder, os.W_OK) or shutil.disk_usage(folder).free < 2 * size:
+        if not os.access(folder, os.W_OK):
             return None
     except OSError:
         return None

@@ -18,6 +18,7 @@ import numpy as np
 from mobile_llm.backends.litert import Buffer, BufferStack, Call, OpenSignatures
 from mobile_llm.backends.rows import check_rows
 from mobile_llm.bundle.manifest import Artifact, EntryPoint, TensorBinding
+from mobile_llm.errors import IntegrityFailed
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,10 @@ class TfliteDecoder:
     """Implements `Decoder` over the signatures of one file."""
 
     def __init__(self, signatures: OpenSignatures, artifact: Artifact) -> None:
-        self._signatures = signatures
+        if artifact.cache is None or artifact.cache.kind != "rows":
+            raise IntegrityFailed(f"{artifact.path} has no cache of rows in its manifest; export the bundle again")
+        self._signatures, self._head_dim = signatures, artifact.cache.head_dim
         self._prefills = sorted(artifact.entry_points["prefill"], key=length_of)
-        self._head_dim = artifact.cache.head_dim if artifact.cache else 1
         self._decodes = sorted(artifact.entry_points["decode"], key=self._room)
         self._scores = sorted(artifact.entry_points.get("score", ()), key=length_of)
         self._steps: dict[str, Step] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ from exporters.verification.limits import METRICS, kind_of, limits_for, table
 from exporters.verification.rows import Row, failures, not_checked, sentence, summary
 from mobile_llm.bundle import Bundle
 from mobile_llm.bundle.golden import Golden
+from mobile_llm.bundle.manifest import TaskInfo
 from mobile_llm.errors import VerificationFailed
 from mobile_llm.problem_types import PROBLEM_TYPES
 
 NAN = float("nan")
-OUTPUTS = ("logits", "label_logits", "number", "sentence_embedding", "last_hidden_state", "accuracy", "correlation")
+OUTPUTS = (
+    *("logits", "label_logits", "token_logits", "number", "sentence_embedding", "last_hidden_state"),
+    *("accuracy", "correlation"),
+)
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -42,10 +47,21 @@ def test_everything_that_can_be_exported_has_a_limit(output: str, precision: str
 
 @pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
 def test_every_kind_of_head_is_judged_by_limits_of_its_own(problem_type: str) -> None:
-    kinds = {kind_of("logits", kind) for kind in PROBLEM_TYPES}
-    assert len(kinds) == len(PROBLEM_TYPES)
+    tasks = [TaskInfo("text-classification", kind) for kind in PROBLEM_TYPES] + [TaskInfo("token-classification")]
+    kinds = {kind_of("logits", task) for task in tasks}
+    assert len(kinds) == len(tasks)
     assert {x.output for x in table()} >= kinds
-    assert kind_of("sentence_embedding", problem_type) == "sentence_embedding"
+    assert kind_of("sentence_embedding", TaskInfo("feature-extraction", problem_type)) == "sentence_embedding"
+
+
+def test_tokens_have_one_limit_of_their_own_and_else_those_of_texts() -> None:
+    for against, precision, format_name in product(("reference", "twin"), ("fp32", "fp16", "int8"), FORMATS):
+        texts, tokens = (limits_for(x, against, precision, format_name) for x in ("logits", "token_logits"))
+        if (against, precision, format_name) == ("reference", "int8", "coreml"):
+            assert [x.limit for x in tokens] == [0.5]
+            assert [x.limit for x in texts] == [0.25]
+        else:
+            assert tokens == texts
 
 
 def test_numbers_are_measured_in_their_spread(regression_bundle: Path) -> None:

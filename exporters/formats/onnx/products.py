@@ -41,7 +41,7 @@ class Products:
     """Adds products and lookups to `graph`; values are (batch, sequence, width). `in_blocks`: int8 per channel too,
     where rows divide into blocks."""
 
-    def __init__(self, graph: Graph, in_blocks: bool = False) -> None:
+    def __init__(self, graph: Graph, in_blocks: bool) -> None:
         self._graph = graph
         self._in_blocks = in_blocks
 
