@@ -8,8 +8,9 @@ from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.memory import release
 from exporters.progress import Watch
 from exporters.quantization.calibrated import to_int4_calibrated, with_wide_layers
-from exporters.quantization.calibration import calibrate
-from exporters.quantization.hessians import Hessians
+from exporters.quantization.calibration import calibration_texts
+from exporters.quantization.compensation import bytes_per_token, compensated
+from exporters.quantization.hessians import Hessians, gather_hessians
 from exporters.quantization.integers import to_int4, to_int8
 from exporters.quantization.recipes import RECIPES, Recipes
 from exporters.quantization.smoothing import smoothed, smoothed_behind_gates
@@ -17,6 +18,10 @@ from exporters.sources.huggingface import HuggingFaceSource
 from exporters.spec import ExportSpec
 from mobile_llm.bundle import Artifact
 from mobile_llm.errors import InvalidSpec
+from mobile_llm.machine import available_memory
+
+_AT_ONCE = 32_768  # of calibration's tokens, those by which layers make up for each other
+_SHARE = 0.5  # of the memory that is free, which these may take
 
 WriteInt4 = Callable[[DecoderModel], Mapping[str, Artifact]]
 
@@ -37,7 +42,8 @@ def recipes_for(
     if text is None:
         return RECIPES
     room = 0 if spec.max_size is None else _room(write(to_int4(blocks)), spec.max_size)
-    hessians = calibrate(source, blocks, text, watch)
+    texts = calibration_texts(source, blocks, text, watch)
+    hessians = gather_hessians(source.model, blocks, texts.written, texts.read, watch)
     recipes = dict(RECIPES)  # what is computed here is kept, and the moments are not
     if "int8" in spec.recipes:
         in_8_bits = to_int8(smoothed(blocks, hessians))
@@ -47,9 +53,16 @@ def recipes_for(
         calibrated = to_int4_calibrated(even, known, watch)
         if spec.max_size is not None:
             calibrated = _filled(even, calibrated, known, room, write, spec.max_size)
+        calibrated = compensated(source.model, even, calibrated, texts.together(_at_once(blocks)), watch)
         recipes["int4"] = lambda _: calibrated
     release()
     return recipes
+
+
+def _at_once(blocks: DecoderModel) -> int:
+    """Tokens that run through the model together: their values are in memory together."""
+    free = available_memory()
+    return _AT_ONCE if free is None else min(_AT_ONCE, int(_SHARE * free / bytes_per_token(blocks)))
 
 
 def _filled(

@@ -7,32 +7,28 @@ Not covered: errors of several layers that add up or cancel, what is left of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
 
-from exporters.architectures.blocks import Linear, map_blocks, weights_of
+from exporters.architectures.blocks import weights_of
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
 from exporters.progress import Watch, counted, silent
 from exporters.quantization.gptq import quantize_calibrated, weighted_error
 from exporters.quantization.hessians import Hessians, inputs_of
-from exporters.quantization.integers import BLOCK, to_int4, to_int8
+from exporters.quantization.integers import BLOCK, placed, to_int4, to_int8
 
 _APART = 10_000  # bytes; a layer unlike those that share its input is stored apart from them, and files align it
 
 
 def to_int4_calibrated(blocks: DecoderModel, hessians: Hessians, watch: Watch = silent) -> DecoderModel:
     """`to_int4` with integers and scales by calibration."""
-    return _placed(to_int4(blocks), _calibrated(blocks, hessians, watch))
+    return placed(to_int4(blocks), _calibrated(blocks, hessians, watch))
 
 
 def with_wide_layers(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, room: int) -> DecoderModel:
     """`coarse`, calibrated from `blocks`, with as many layers in 8 bits as `room` more bytes of weights (see
     `stored_bytes`) allow."""
-    return _placed(coarse, _promoted(blocks, coarse, hessians, room))
+    return placed(coarse, _promoted(blocks, coarse, hessians, room))
 
 
 def stored_bytes(model: DecoderModel) -> int:
@@ -78,12 +74,3 @@ def _promoted(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, le
 def _worth(exact: Weight, narrow: Weight, hessians: Hessians) -> float:
     errors = weighted_error(exact.float32() - narrow.float32(), hessians.inputs[exact.name])
     return float(hessians.outputs[exact.name] @ errors) / 2
-
-
-def _placed(model: DecoderModel, values: Mapping[str, Quantized]) -> DecoderModel:
-    def change(block: Any) -> Any:
-        if isinstance(block, Linear) and block.weight.name in values:
-            return replace(block, weight=replace(block.weight, value=values[block.weight.name]))
-        return block
-
-    return map_blocks(model, change)

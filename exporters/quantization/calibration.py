@@ -7,13 +7,14 @@ Not covered: conversations in the model's chat template, texts in several files.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.progress import Watch, silent
-from exporters.quantization.hessians import Hessians, gather_hessians, inputs_of
+from exporters.quantization.hessians import inputs_of
 from exporters.sources.huggingface import HuggingFaceSource
 from mobile_llm.errors import InvalidInput
 
@@ -25,13 +26,26 @@ _SIDE_BY_SIDE = 32  # texts that the model writes at a time: their caches are in
 _SEED = 0
 
 
-def calibrate(source: HuggingFaceSource, blocks: DecoderModel, text: str, watch: Watch = silent) -> Hessians:
-    """Run the source's model on `text` and on its own. Raises InvalidInput for a text that is too short."""
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Windows of tokens, int64 (count, length): those that the model has written, and those of the user's text."""
+
+    written: np.ndarray
+    read: np.ndarray
+
+    def together(self, most: int) -> np.ndarray:
+        """At most so many tokens of both, as many of the one as of the other where there are."""
+        count = max(1, most // self.written.shape[1] // 2)
+        return np.concatenate([_spread(self.written, count), _spread(self.read, count)])
+
+
+def calibration_texts(source: HuggingFaceSource, blocks: DecoderModel, text: str, watch: Watch = silent) -> Texts:
+    """Parts of `text`, and what the source's model writes. Raises InvalidInput for a text that is too short."""
     length = min(_LENGTH, blocks.context)
     enough = min(_MOST, _PER_INPUT * max(group[0].shape[1] for group in inputs_of(blocks)))
     count = -(-enough // length)
     read = read_windows(source.tokenizer, text, count, length)
-    return gather_hessians(source.model, blocks, write_windows(source, count, length, watch), read, watch)
+    return Texts(write_windows(source, count, length, watch), read)
 
 
 def read_windows(tokenizer: Any, text: str, count: int, length: int) -> np.ndarray:
@@ -45,8 +59,13 @@ def read_windows(tokenizer: Any, text: str, count: int, length: int) -> np.ndarr
         raise InvalidInput(
             f"the calibration text has {len(ids):,} tokens, and at least {least * own:,} are needed; give a longer one"
         )
-    chosen = windows[np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)]
+    chosen = _spread(windows, count)
     return np.concatenate([np.tile(np.array(start, np.int64), (len(chosen), 1)), chosen], axis=1)
+
+
+def _spread(windows: np.ndarray, count: int) -> np.ndarray:
+    chosen: np.ndarray = windows[np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)]
+    return chosen
 
 
 def write_windows(source: HuggingFaceSource, count: int, length: int, watch: Watch = silent) -> np.ndarray:

@@ -29,15 +29,15 @@ _ROWS = 2048  # at a time, for memory
 def quantize_calibrated(values: np.ndarray, hessian: np.ndarray, rounds: int = _ROUNDS) -> Quantized:
     """int4 of a float32 matrix (out, in), whose width divides into blocks, for inputs with second moments `hessian`
     float32 (in, in); scales are exact in float16."""
-    damped = _damped(hessian)
-    factor = _inverse_factor(damped)
+    hessian = damped(hessian)
+    factor = _inverse_factor(hessian)
     parts = []
     for first in range(0, len(values), _ROWS):
         rows = values[first : first + _ROWS].astype(np.float32)
-        integers, scale = _rounded(rows, damped, factor)
+        integers, scale = _rounded(rows, hessian, factor)
         for _ in range(rounds):
-            scale = _refit(rows, integers, scale, damped)
-            integers = _descended(rows, integers, scale, damped)
+            scale = _refit(rows, integers, scale, hessian)
+            integers = _descended(rows, integers, scale, hessian)
         parts.append((integers, scale))
     integers, scales = (np.concatenate(part) for part in zip(*parts))
     return Quantized(integers.astype(np.int8), scales, bits=4)
@@ -49,7 +49,7 @@ def weighted_error(difference: np.ndarray, hessian: np.ndarray) -> np.ndarray:
     return error
 
 
-def _damped(hessian: np.ndarray) -> np.ndarray:
+def damped(hessian: np.ndarray) -> np.ndarray:
     """Inputs that were always zero, or depend on each other, would leave H without an inverse."""
     mean = float(np.diagonal(hessian).mean())
     return hessian + np.eye(len(hessian), dtype=np.float32) * np.float32(_DAMPING * mean or 1.0)

@@ -71,7 +71,7 @@ class _Gathering:
         self._groups = list(inputs_of(blocks))
         _refuse_what_cannot_fit(self._groups)
         self._inputs = [torch.zeros(group[0].shape[1], group[0].shape[1]) for group in self._groups]
-        modules = dict.fromkeys(_module_of(weight) for group in self._groups for weight in group)
+        modules = dict.fromkeys(module_of(weight) for group in self._groups for weight in group)
         self._outputs = {module: torch.zeros(len(model.get_submodule(module).weight)) for module in modules}
 
     def add(self, ids: np.ndarray, share: float, gradients: bool = False) -> None:
@@ -94,14 +94,14 @@ class _Gathering:
 
     def _rows(self, weight: Weight) -> np.ndarray:
         first = weight.fused[1] if weight.fused else 0
-        rows: np.ndarray = self._outputs[_module_of(weight)][first : first + weight.shape[0]].numpy()
+        rows: np.ndarray = self._outputs[module_of(weight)][first : first + weight.shape[0]].numpy()
         return rows
 
     @contextmanager
     def _hooks(self, share: float, gradients: bool) -> Iterator[None]:
         with ExitStack() as hooks:
             for group, total in zip(self._groups, self._inputs):
-                module = self._model.get_submodule(_module_of(group[0]))
+                module = self._model.get_submodule(module_of(group[0]))
                 hooks.callback(module.register_forward_pre_hook(_add_moments(total, share)).remove)
             for name, squares in self._outputs.items() if gradients else ():
                 module = self._model.get_submodule(name)
@@ -139,7 +139,7 @@ def _first_values(model: Any) -> Iterator[list[Any]]:
         handle.remove()
 
 
-def _module_of(weight: Weight) -> str:
+def module_of(weight: Weight) -> str:
     parameter = weight.fused[0] if weight.fused else weight.name
     return parameter.rpartition(".")[0]
 

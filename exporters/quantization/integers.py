@@ -8,6 +8,7 @@ Not covered here: calibration (see `calibrated.py`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -84,6 +85,17 @@ def quantize_in_blocks(values: np.ndarray, block: int = BLOCK) -> Quantized:
     scale = np.maximum((np.abs(parts).max(axis=-1) / 7).astype(np.float16), SMALLEST_SCALE).astype(np.float32)
     integers = np.clip(np.rint(parts / scale[..., None]), -7, 7).astype(np.int8)
     return Quantized(integers.reshape(rows, width), scale, bits=4)
+
+
+def placed(model: DecoderModel, values: Mapping[str, Quantized]) -> DecoderModel:
+    """The same blocks with these integers as the weights of linear layers, by name."""
+
+    def change(block: Any) -> Any:
+        if isinstance(block, Linear) and block.weight.name in values:
+            return replace(block, weight=replace(block.weight, value=values[block.weight.name]))
+        return block
+
+    return map_blocks(model, change)
 
 
 def _int4(weight: Weight) -> Weight:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from exporters.architectures.blocks import EncoderModel, Pooling, weights_of
+from exporters.architectures.blocks import EncoderModel, Pooling
+from exporters.architectures.held import holding
 from exporters.sources.huggingface import HuggingFaceSource
 from exporters.verification.probes import spread
 from mobile_llm.tasks.token_classification import OUTSIDE
@@ -77,28 +78,6 @@ def _known_inputs(source: HuggingFaceSource, encoded: Any) -> dict[str, Any]:
     return {name: tensor for name, tensor in encoded.items() if name in known}
 
 
-@contextmanager
-def holding(model: Any, blocks: object) -> Iterator[None]:
-    """While the block runs, a torch model holds the weights of its blocks, dequantized."""
-    with ExitStack() as undo:
-        for name, values in _parameters(blocks).items():
-            undo.enter_context(_replaced(model.get_parameter(name), values))
-        yield
-
-
-def _parameters(model: object) -> dict[str, np.ndarray]:
-    """The checkpoint's parameters as the blocks hold them, those that it fuses put together again."""
-    parts: dict[str, dict[int, np.ndarray]] = {}
-    for weight in weights_of(model).values():
-        name, first = weight.fused or (weight.name, 0)
-        parts.setdefault(name, {})[first] = weight.float32()
-    return {name: rows[0] if len(rows) == 1 else _stacked(rows) for name, rows in parts.items()}
-
-
-def _stacked(rows: dict[int, np.ndarray]) -> np.ndarray:
-    return np.concatenate([rows[first] for first in sorted(rows)])
-
-
 def pool(hidden: Any, mask: Any, pooling: Pooling) -> Any:
     """Pooling as sentence-transformers does it: hidden (B, S, H), mask (B, S) -> (B, H)."""
     import torch
@@ -111,16 +90,3 @@ def pool(hidden: Any, mask: Any, pooling: Pooling) -> Any:
     else:
         vector = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
     return torch.nn.functional.normalize(vector, dim=-1) if pooling.normalize else vector
-
-
-@contextmanager
-def _replaced(parameter: Any, values: np.ndarray) -> Iterator[None]:
-    """The parameter's own storage is left alone, since blocks look into it."""
-    import torch
-
-    original = parameter.data
-    parameter.data = torch.from_numpy(values)
-    try:
-        yield
-    finally:
-        parameter.data = original

@@ -21,7 +21,7 @@ from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized
 from exporters.quantization.calibrated import stored_bytes, to_int4_calibrated, with_wide_layers
-from exporters.quantization.calibration import calibrate, read_windows, write_windows
+from exporters.quantization.calibration import calibration_texts, read_windows, write_windows
 from exporters.quantization.gptq import quantize_calibrated, weighted_error
 from exporters.quantization.hessians import Hessians, gather_hessians, inputs_of
 from exporters.quantization.integers import quantize_in_blocks, to_int4
@@ -177,7 +177,8 @@ def test_the_models_own_text_is_the_same_every_time(decoder_folder: Folder) -> N
 def test_every_architecture_can_be_calibrated(name: str, decoder_folder: Folder) -> None:
     source = open_source(str(decoder_folder(name)), "text-generation")
     blocks = describe_decoder(source.model)
-    hessians = calibrate(source, blocks, TEXT)
+    texts = calibration_texts(source, blocks, TEXT)
+    hessians = gather_hessians(source.model, blocks, texts.written, texts.read)
     rounded, calibrated = (weights_of(m) for m in (to_int4(blocks), to_int4_calibrated(blocks, hessians)))
     errors = np.zeros(2)
     for weight, hessian in ((w, hessians.inputs[w.name]) for group in inputs_of(blocks) for w in group):
