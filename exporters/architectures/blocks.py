@@ -7,7 +7,8 @@ Blocks are data: no block knows a framework, and two formats given the same bloc
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -21,10 +22,23 @@ Block = TypeVar("Block")
 
 @dataclass(frozen=True)
 class Linear:
-    """`x @ weight.T + bias`; weight (out, in), bias (out,)."""
+    """`x @ weight.T + bias`; weight (out, in), bias (out,).
+
+    `center` float32 (in,), where it is known, is what inputs are on average. A kernel that rounds inputs rounds less of
+    them without it: the product is `(x - center) @ weight.T + at_center`.
+    """
 
     weight: Weight
     bias: Weight | None = None
+    center: np.ndarray | None = field(default=None, compare=False)
+
+    @cached_property
+    def at_center(self) -> np.ndarray:
+        """What the center gives, bias included, float32 (out,)."""
+        if self.center is None:
+            raise ValueError(f"{self.weight.name} knows no center")
+        given = self.weight.times(self.center)
+        return given + self.bias.float32() if self.bias else given
 
 
 @dataclass(frozen=True)

@@ -76,3 +76,16 @@ class Weight:
         if isinstance(self.value, Quantized):
             return self.value.dequantized()
         return self.value.astype(np.float32, copy=False)
+
+    def times(self, vector: np.ndarray) -> np.ndarray:
+        """The product of a matrix (out, in) with float32 (in,): float32 (out,)."""
+        values = self.value
+        if not isinstance(values, Quantized):
+            return values.astype(np.float32, copy=False) @ vector
+        parts = vector.reshape(-1, values.block)
+        by_block = np.stack(
+            [values.integers[:, i * values.block : (i + 1) * values.block] @ part for i, part in enumerate(parts)],
+            axis=1,
+        )
+        total: np.ndarray = (by_block * values.scale).sum(axis=1)
+        return total

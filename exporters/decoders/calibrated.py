@@ -9,6 +9,7 @@ from exporters.memory import release
 from exporters.progress import Watch
 from exporters.quantization.calibrated import to_int4_calibrated, with_wide_layers
 from exporters.quantization.calibration import calibration_texts
+from exporters.quantization.centers import centered
 from exporters.quantization.compensation import bytes_per_token, compensated
 from exporters.quantization.hessians import Hessians, gather_hessians
 from exporters.quantization.integers import to_int4, to_int8
@@ -44,6 +45,7 @@ def recipes_for(
     room = 0 if spec.max_size is None else _room(write(to_int4(blocks)), spec.max_size)
     texts = calibration_texts(source, blocks, text, watch)
     hessians = gather_hessians(source.model, blocks, texts.written, texts.read, watch)
+    blocks = centered(blocks, hessians)
     recipes = dict(RECIPES)  # what is computed here is kept, and the moments are not
     if "int8" in spec.recipes:
         in_8_bits = to_int8(smoothed(blocks, hessians))

@@ -31,10 +31,12 @@ _TOGETHER = 1024  # tokens of a batch
 @dataclass(frozen=True, eq=False)
 class Hessians:
     """By the name of a weight (out, in): `inputs`, second moments float32 (in, in), one array for the weights that
-    share an input; `outputs`, mean squared gradients float32 (out,), per token."""
+    share an input; `outputs`, mean squared gradients float32 (out,), per token; `means` of inputs, float32 (in,), the
+    head's among them."""
 
     inputs: Mapping[str, np.ndarray]
     outputs: Mapping[str, np.ndarray]
+    means: Mapping[str, np.ndarray]
 
 
 def gather_hessians(
@@ -70,7 +72,10 @@ class _Gathering:
         self._model = model
         self._groups = list(inputs_of(blocks))
         _refuse_what_cannot_fit(self._groups)
-        self._inputs = [torch.zeros(group[0].shape[1], group[0].shape[1]) for group in self._groups]
+        widths = [group[0].shape[1] for group in self._groups]
+        self._inputs = [torch.zeros(width, width) for width in widths]
+        self._means = [torch.zeros(width) for width in widths]
+        self._head, self._mean_of_head = blocks.head.weight.name, torch.zeros(blocks.hidden)
         modules = dict.fromkeys(module_of(weight) for group in self._groups for weight in group)
         self._outputs = {module: torch.zeros(len(model.get_submodule(module).weight)) for module in modules}
 
@@ -81,7 +86,7 @@ class _Gathering:
         given = torch.from_numpy(ids)
         with self._hooks(share, gradients), torch.set_grad_enabled(gradients):
             if not gradients:
-                self._model.base_model(input_ids=given, use_cache=False)
+                self._model(input_ids=given, use_cache=False)
                 return
             with _first_values(self._model) as first:
                 chances = self._model(input_ids=given, use_cache=False).logits[:, :-1].log_softmax(-1)
@@ -90,7 +95,9 @@ class _Gathering:
 
     def found(self) -> Hessians:
         inputs = {w.name: total.numpy() for group, total in zip(self._groups, self._inputs) for w in group}
-        return Hessians(inputs, {w.name: self._rows(w) for group in self._groups for w in group})
+        means = {w.name: total.numpy() for group, total in zip(self._groups, self._means) for w in group}
+        outputs = {w.name: self._rows(w) for group in self._groups for w in group}
+        return Hessians(inputs, outputs, {**means, self._head: self._mean_of_head.numpy()})
 
     def _rows(self, weight: Weight) -> np.ndarray:
         first = weight.fused[1] if weight.fused else 0
@@ -100,19 +107,29 @@ class _Gathering:
     @contextmanager
     def _hooks(self, share: float, gradients: bool) -> Iterator[None]:
         with ExitStack() as hooks:
-            for group, total in zip(self._groups, self._inputs):
+            for group, total, mean in zip(self._groups, self._inputs, self._means):
                 module = self._model.get_submodule(module_of(group[0]))
-                hooks.callback(module.register_forward_pre_hook(_add_moments(total, share)).remove)
+                hooks.callback(module.register_forward_pre_hook(_add_moments(total, mean, share)).remove)
+            head = self._model.get_output_embeddings()
+            hooks.callback(head.register_forward_pre_hook(_add_mean(self._mean_of_head, share)).remove)
             for name, squares in self._outputs.items() if gradients else ():
                 module = self._model.get_submodule(name)
                 hooks.callback(module.register_forward_hook(_add_squares(squares, 2 * share)).remove)
             yield
 
 
-def _add_moments(total: Any, share: float) -> Any:
+def _add_moments(total: Any, mean: Any, share: float) -> Any:
     def hook(_: Any, given: tuple[Any, ...]) -> None:
         rows = given[0].detach().reshape(-1, len(total)).float()
         total.addmm_(rows.T, rows, alpha=share / len(rows))
+        mean.add_(rows.mean(0), alpha=share)
+
+    return hook
+
+
+def _add_mean(mean: Any, share: float) -> Any:
+    def hook(_: Any, given: tuple[Any, ...]) -> None:
+        mean.add_(given[0].detach().reshape(-1, len(mean)).float().mean(0), alpha=share)
 
     return hook
 

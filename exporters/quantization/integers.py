@@ -37,7 +37,7 @@ def to_int8(model: Model) -> Model:
 
     def change(block: Any) -> Any:
         if isinstance(block, Linear):
-            return Linear(_int8(block.weight), block.bias)
+            return replace(block, weight=_int8(block.weight))
         if isinstance(block, Embeddings):
             return replace(block, words=_int8(block.words), projection=map_blocks(block.projection, change))
         return block
@@ -55,7 +55,7 @@ def to_int4(model: Model) -> Model:
         if not isinstance(block, Linear):
             return block
         weight = block.weight
-        return Linear(_int8(weight) if weight.name == head else _int4(weight), block.bias)
+        return replace(block, weight=_int8(weight) if weight.name == head else _int4(weight))
 
     return _with_int8_words(model, map_blocks(model, change))
 

@@ -39,7 +39,7 @@ def smoothed_behind_gates(blocks: DecoderModel, hessians: Hessians) -> tuple[Dec
             sizes, down, up = _sizes(hessians, forward.down), forward.down.weight.name, forward.up.weight.name
             inputs[down] = hessians.inputs[down] / np.outer(sizes, sizes)
             outputs[up] = hessians.outputs[up] * sizes**2
-    return replace(blocks, layers=layers), Hessians(inputs, outputs)
+    return replace(blocks, layers=layers), replace(hessians, inputs=inputs, outputs=outputs)
 
 
 def _behind_norms(layer: DecoderLayer, hessians: Hessians) -> DecoderLayer:
@@ -82,13 +82,14 @@ def _sizes(hessians: Hessians, *linears: Linear) -> np.ndarray:
 
 def _behind(linear: Linear, sizes: np.ndarray) -> Linear:
     """What takes the input once its channels are divided."""
-    return replace(linear, weight=_changed(linear.weight, linear.weight.float32() * sizes))
+    center = None if linear.center is None else linear.center / sizes
+    return replace(linear, weight=_changed(linear.weight, linear.weight.float32() * sizes), center=center)
 
 
 def _before(linear: Linear, sizes: np.ndarray) -> Linear:
     """What divides its own outputs."""
     bias = _changed(linear.bias, linear.bias.float32() / sizes) if linear.bias else None
-    return Linear(_changed(linear.weight, linear.weight.float32() / sizes[:, None]), bias)
+    return replace(linear, weight=_changed(linear.weight, linear.weight.float32() / sizes[:, None]), bias=bias)
 
 
 def _divided(norm: AnyNorm, sizes: np.ndarray) -> AnyNorm:

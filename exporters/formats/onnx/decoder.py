@@ -73,7 +73,7 @@ class OnnxDecoderBuilder:
     def logits(self, normed: str, model: DecoderModel) -> None:
         g = self._graph
         if model.tied:
-            logits = self._products.by_table(normed, model.words)
+            logits = self._products.by_table(normed, model.head)
         else:
             logits = self._products.linear(normed, model.head)
         if model.soft_cap is not None:

@@ -11,6 +11,8 @@ blocks of 8 bits take five times the instructions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from exporters.architectures.blocks import Linear
@@ -32,9 +34,9 @@ def joined(name: str, *linears: Linear) -> Linear:
     """Several linear layers of one input as one: their rows one after the other, scales and biases too."""
     weight = _joined(f"{name}.weight", [linear.weight for linear in linears])
     if not any(linear.bias for linear in linears):
-        return Linear(weight)
+        return Linear(weight, center=linears[0].center)
     biases = [linear.bias or Weight("", np.zeros(linear.weight.shape[0], np.float32)) for linear in linears]
-    return Linear(weight, _joined(f"{name}.bias", biases))
+    return Linear(weight, _joined(f"{name}.bias", biases), linears[0].center)
 
 
 class Products:
@@ -46,20 +48,11 @@ class Products:
         self._in_blocks = in_blocks
 
     def linear(self, hidden: str, linear: Linear) -> str:
-        product = self._product(hidden, linear.weight)
-        return self._graph.node("Add", [product, self.floats(linear.bias)]) if linear.bias else product
+        return self._around(hidden, linear, self._product)
 
-    def by_table(self, hidden: str, table: Weight) -> str:
+    def by_table(self, hidden: str, head: Linear) -> str:
         """The product with every row of a table that is looked up too, and stored once."""
-        g, quantized = self._graph, table.quantized
-        if quantized and self._block(quantized):
-            return self._block_product(hidden, table.name, quantized)
-        if quantized:
-            transposed = g.node("Transpose", [self._table(table)], perm=[1, 0])
-            return self._token_product(hidden, transposed, table.name, quantized)
-        # Transposed in the product: a Transpose would be a second copy in memory while the file is opened.
-        inputs = [hidden, self._widened(self._table(table), table)]
-        return g.node("FusedMatMul", inputs, domain=CONTRIB, transB=1)
+        return self._around(hidden, head, self._table_product)
 
     def rows(self, table: Weight, ids: str) -> str:
         """Rows of a table; of what is not float32 the few that are looked up are widened."""
@@ -75,6 +68,28 @@ class Products:
     def floats(self, weight: Weight) -> str:
         """A constant of a few numbers, such as a bias, in float32."""
         return self._graph.constant(weight.name, weight.float32())
+
+    def _around(self, hidden: str, linear: Linear, product: Callable[[str, Weight], str]) -> str:
+        """A product and its bias. Inputs that are rounded token by token leave their center out; in blocks their ranges
+        are small as it is."""
+        g, quantized = self._graph, linear.weight.quantized
+        if linear.center is not None and quantized and not self._block(quantized):
+            apart = g.node("Sub", [hidden, g.constant(f"{linear.weight.name}.center", linear.center)])
+            at_center = g.constant(f"{linear.weight.name}.at_center", linear.at_center)
+            return g.node("Add", [product(apart, linear.weight), at_center])
+        found = product(hidden, linear.weight)
+        return g.node("Add", [found, self.floats(linear.bias)]) if linear.bias else found
+
+    def _table_product(self, hidden: str, table: Weight) -> str:
+        g, quantized = self._graph, table.quantized
+        if quantized and self._block(quantized):
+            return self._block_product(hidden, table.name, quantized)
+        if quantized:
+            transposed = g.node("Transpose", [self._table(table)], perm=[1, 0])
+            return self._token_product(hidden, transposed, table.name, quantized)
+        # Transposed in the product: a Transpose would be a second copy in memory while the file is opened.
+        inputs = [hidden, self._widened(self._table(table), table)]
+        return g.node("FusedMatMul", inputs, domain=CONTRIB, transB=1)
 
     def _product(self, hidden: str, weight: Weight) -> str:
         g, quantized = self._graph, weight.quantized

@@ -36,7 +36,8 @@ class Joined:
         name = " + ".join(linear.weight.name for linear in linears)
         if name not in self._known:
             value = _stacked([linear.weight for linear in linears])
-            self._known[name] = None if value is None else Linear(Weight(name, value), _biases(name, linears))
+            found = None if value is None else Linear(Weight(name, value), _biases(name, linears), linears[0].center)
+            self._known[name] = found
         return self._known[name]
 
 

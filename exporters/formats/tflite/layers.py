@@ -30,7 +30,11 @@ class Layers:
     def linear(self, hidden: int, linear: Linear) -> int:
         """(…, in) -> (…, out)"""
         weight, stored = linear.weight, self._stored(linear.weight)
-        bias = self._nodes.floats(linear.bias) if linear.bias else _NO_BIAS
+        if weight.quantized and linear.center is not None:
+            hidden = self._nodes.binary("Sub", hidden, self._graph.constant(f"{weight.name} center", linear.center))
+            bias = self._graph.constant(f"{weight.name} at its center", linear.at_center)
+        else:
+            bias = self._nodes.floats(linear.bias) if linear.bias else _NO_BIAS
         shape = (*self._graph.shape(hidden)[:-1], weight.shape[0])
         settings = options("FullyConnected", keepNumDims=True, asymmetricQuantizeInputs=True)
         version = _INTEGERS_VERSION if weight.quantized else 1
