@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.memory import release
 from exporters.progress import Watch
-from exporters.quantization.calibrated import to_int4_calibrated, with_wide_layers
+from exporters.quantization.calibrated import by_calibration, with_wide_layers
 from exporters.quantization.calibration import calibration_texts
 from exporters.quantization.centers import centered
 from exporters.quantization.compensation import bytes_per_token, compensated
 from exporters.quantization.hessians import Hessians, gather_hessians
-from exporters.quantization.integers import to_int4, to_int8
+from exporters.quantization.integers import to_int4, to_int4_throughout, to_int8
 from exporters.quantization.recipes import RECIPES, Recipes
 from exporters.quantization.smoothing import smoothed, smoothed_behind_gates
 from exporters.sources.huggingface import HuggingFaceSource
@@ -24,6 +24,7 @@ from mobile_llm.machine import available_memory
 _AT_ONCE = 32_768  # of calibration's tokens, those by which layers make up for each other
 _SHARE = 0.5  # of the memory that is free, which these may take
 
+ToIntegers = Callable[[DecoderModel], DecoderModel]
 WriteInt4 = Callable[[DecoderModel], Mapping[str, Artifact]]
 
 
@@ -42,7 +43,7 @@ def recipes_for(
     """
     if text is None:
         return RECIPES
-    room = 0 if spec.max_size is None else _room(write(to_int4(blocks)), spec.max_size)
+    rounded, room = _rounded(blocks, write, spec.max_size)
     texts = calibration_texts(source, blocks, text, watch)
     hessians = gather_hessians(source.model, blocks, texts.written, texts.read, watch)
     blocks = centered(blocks, hessians)
@@ -52,11 +53,11 @@ def recipes_for(
         recipes["int8"] = lambda _: in_8_bits
     if "int4" in spec.recipes:
         even, known = smoothed_behind_gates(blocks, hessians)
-        calibrated = to_int4_calibrated(even, known, watch)
+        in_4_bits = by_calibration(even, rounded(even), known, watch)
         if spec.max_size is not None:
-            calibrated = _filled(even, calibrated, known, room, write, spec.max_size)
-        calibrated = compensated(source.model, even, calibrated, texts.together(_at_once(blocks)), watch)
-        recipes["int4"] = lambda _: calibrated
+            in_4_bits = _filled(even, in_4_bits, known, room, write, spec.max_size)
+        in_4_bits = compensated(source.model, even, in_4_bits, texts.together(_at_once(blocks)), watch)
+        recipes["int4"] = lambda _: in_4_bits
     release()
     return recipes
 
@@ -81,16 +82,21 @@ def _filled(
     return coarse
 
 
-def _room(rounded: Mapping[str, Artifact], max_size: float) -> int:
-    """By how many bytes every artifact may grow. What cannot be is said before the work."""
-    largest = max(rounded, key=lambda artifact_id: rounded[artifact_id].size)
-    excess = _excess(rounded, max_size)
-    if excess > 0:
-        raise InvalidSpec(
-            f"{largest} takes {rounded[largest].size / 1e6 + 0.05:.1f} MB at least, which is above {max_size:g}; "
-            "allow that much, or leave out its format"
-        )
-    return -excess
+def _rounded(blocks: DecoderModel, write: WriteInt4, max_size: float | None) -> tuple[ToIntegers, int]:
+    """To 4 bits, of which the table of words is left out where it may be, and by how many bytes every artifact may
+    grow. What cannot be is said before the work."""
+    if max_size is None:
+        return to_int4, 0
+    for rounded in (to_int4, to_int4_throughout):
+        written = write(rounded(blocks))
+        excess = _excess(written, max_size)
+        if excess <= 0:
+            return rounded, -excess
+    largest = max(written, key=lambda artifact_id: written[artifact_id].size)
+    raise InvalidSpec(
+        f"{largest} takes {written[largest].size / 1e6 + 0.05:.1f} MB at least, which is above {max_size:g}; "
+        "allow that much, or leave out its format"
+    )
 
 
 def _excess(artifacts: Mapping[str, Artifact], max_size: float) -> int:

@@ -15,14 +15,16 @@ from exporters.architectures.weights import Quantized, Weight
 from exporters.progress import Watch, counted, silent
 from exporters.quantization.gptq import quantize_calibrated, weighted_error
 from exporters.quantization.hessians import Hessians, inputs_of
-from exporters.quantization.integers import BLOCK, placed, to_int4, to_int8
+from exporters.quantization.integers import placed, to_int8
 
 _APART = 10_000  # bytes; a layer unlike those that share its input is stored apart from them, and files align it
 
 
-def to_int4_calibrated(blocks: DecoderModel, hessians: Hessians, watch: Watch = silent) -> DecoderModel:
-    """`to_int4` with integers and scales by calibration."""
-    return placed(to_int4(blocks), _calibrated(blocks, hessians, watch))
+def by_calibration(
+    blocks: DecoderModel, rounded: DecoderModel, hessians: Hessians, watch: Watch = silent
+) -> DecoderModel:
+    """`rounded`, which is `blocks` in integers, with those of 4 bits and their scales by calibration."""
+    return placed(rounded, _calibrated(blocks, rounded, hessians, watch))
 
 
 def with_wide_layers(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, room: int) -> DecoderModel:
@@ -41,9 +43,10 @@ def _bytes(weight: Weight) -> int:
     return size * quantized.bits // 8 + 2 * quantized.scale.size if quantized else 4 * size
 
 
-def _calibrated(blocks: DecoderModel, hessians: Hessians, watch: Watch) -> dict[str, Quantized]:
+def _calibrated(blocks: DecoderModel, rounded: DecoderModel, hessians: Hessians, watch: Watch) -> dict[str, Quantized]:
     """By the name of a weight; those of one input are computed together."""
-    groups = [group for group in inputs_of(blocks) if group[0].shape[1] % BLOCK == 0]
+    stored = weights_of(rounded)
+    groups = [group for group in (*inputs_of(blocks), (blocks.head.weight,)) if _in_4_bits(stored[group[0].name])]
     found = {}
     for group in counted(groups, watch, "rounding to 4 bits"):
         rows = np.concatenate([weight.float32() for weight in group])
@@ -56,10 +59,14 @@ def _calibrated(blocks: DecoderModel, hessians: Hessians, watch: Watch) -> dict[
     return found
 
 
+def _in_4_bits(weight: Weight) -> bool:
+    return weight.quantized is not None and weight.quantized.bits == 4
+
+
 def _promoted(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, left: int) -> dict[str, Quantized]:
     """The layers that are worth most per byte, in 8 bits, as long as they fit into the bytes that are left."""
     exact, narrow, wide = weights_of(blocks), weights_of(coarse), weights_of(to_int8(blocks))
-    names = [name for name in hessians.inputs if _bytes(wide[name]) > _bytes(narrow[name])]
+    names = [name for name in hessians.outputs if _bytes(wide[name]) > _bytes(narrow[name])]
     costs = {name: _bytes(wide[name]) - _bytes(narrow[name]) + _APART for name in names}
     worth = {name: _worth(exact[name], narrow[name], hessians) for name in names}
     chosen: dict[str, Quantized] = {}

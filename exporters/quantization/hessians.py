@@ -6,7 +6,7 @@ is drawn from its own distribution, so squared gradients of its log-likelihood a
 over outputs is how far the model's distribution moves, as a divergence (to second order, with rows and tokens taken as
 independent).
 
-Not covered: the head, which stays in 8 bits; models whose moments do not fit in memory, which are refused.
+Not covered: gradients of the head's outputs; models whose moments do not fit in memory, which are refused.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _TOGETHER = 1024  # tokens of a batch
 @dataclass(frozen=True, eq=False)
 class Hessians:
     """By the name of a weight (out, in): `inputs`, second moments float32 (in, in), one array for the weights that
-    share an input; `outputs`, mean squared gradients float32 (out,), per token; `means` of inputs, float32 (in,), the
-    head's among them."""
+    share an input, and `means`, float32 (in,); `outputs`, mean squared gradients float32 (out,), per token, of all but
+    the head."""
 
     inputs: Mapping[str, np.ndarray]
     outputs: Mapping[str, np.ndarray]
@@ -70,13 +70,14 @@ class _Gathering:
         import torch
 
         self._model = model
-        self._groups = list(inputs_of(blocks))
+        layers = list(inputs_of(blocks))
+        self._groups = [*layers, (blocks.head.weight,)]
+        self._takers = [model.get_submodule(module_of(group[0])) for group in layers] + [model.get_output_embeddings()]
         _refuse_what_cannot_fit(self._groups)
         widths = [group[0].shape[1] for group in self._groups]
         self._inputs = [torch.zeros(width, width) for width in widths]
         self._means = [torch.zeros(width) for width in widths]
-        self._head, self._mean_of_head = blocks.head.weight.name, torch.zeros(blocks.hidden)
-        modules = dict.fromkeys(module_of(weight) for group in self._groups for weight in group)
+        modules = dict.fromkeys(module_of(weight) for group in layers for weight in group)
         self._outputs = {module: torch.zeros(len(model.get_submodule(module).weight)) for module in modules}
 
     def add(self, ids: np.ndarray, share: float, gradients: bool = False) -> None:
@@ -96,8 +97,8 @@ class _Gathering:
     def found(self) -> Hessians:
         inputs = {w.name: total.numpy() for group, total in zip(self._groups, self._inputs) for w in group}
         means = {w.name: total.numpy() for group, total in zip(self._groups, self._means) for w in group}
-        outputs = {w.name: self._rows(w) for group in self._groups for w in group}
-        return Hessians(inputs, outputs, {**means, self._head: self._mean_of_head.numpy()})
+        outputs = {w.name: self._rows(w) for group in self._groups[:-1] for w in group}
+        return Hessians(inputs, outputs, means)
 
     def _rows(self, weight: Weight) -> np.ndarray:
         first = weight.fused[1] if weight.fused else 0
@@ -107,11 +108,8 @@ class _Gathering:
     @contextmanager
     def _hooks(self, share: float, gradients: bool) -> Iterator[None]:
         with ExitStack() as hooks:
-            for group, total, mean in zip(self._groups, self._inputs, self._means):
-                module = self._model.get_submodule(module_of(group[0]))
-                hooks.callback(module.register_forward_pre_hook(_add_moments(total, mean, share)).remove)
-            head = self._model.get_output_embeddings()
-            hooks.callback(head.register_forward_pre_hook(_add_mean(self._mean_of_head, share)).remove)
+            for taker, total, mean in zip(self._takers, self._inputs, self._means):
+                hooks.callback(taker.register_forward_pre_hook(_add_moments(total, mean, share)).remove)
             for name, squares in self._outputs.items() if gradients else ():
                 module = self._model.get_submodule(name)
                 hooks.callback(module.register_forward_hook(_add_squares(squares, 2 * share)).remove)
@@ -123,13 +121,6 @@ def _add_moments(total: Any, mean: Any, share: float) -> Any:
         rows = given[0].detach().reshape(-1, len(total)).float()
         total.addmm_(rows.T, rows, alpha=share / len(rows))
         mean.add_(rows.mean(0), alpha=share)
-
-    return hook
-
-
-def _add_mean(mean: Any, share: float) -> Any:
-    def hook(_: Any, given: tuple[Any, ...]) -> None:
-        mean.add_(given[0].detach().reshape(-1, len(mean)).float().mean(0), alpha=share)
 
     return hook
 

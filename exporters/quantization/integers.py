@@ -8,7 +8,7 @@ Not covered here: calibration (see `calibrated.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -42,29 +42,37 @@ def to_int8(model: Model) -> Model:
             return replace(block, words=_int8(block.words), projection=map_blocks(block.projection, change))
         return block
 
-    return _with_int8_words(model, map_blocks(model, change))
+    return _with_words(model, map_blocks(model, change), _int8)
 
 
 def to_int4(model: Model) -> Model:
     """The same decoder with linear layers in 4 bits, but for the head and the table of words, and for layers whose
     rows do not divide into blocks: these are in 8."""
+    return _to_int4(model, _int8)
 
+
+def to_int4_throughout(model: Model) -> Model:
+    """The same with the head and the table of words in 4 bits too."""
+    return _to_int4(model, _int4)
+
+
+def _to_int4(model: Model, of_words: Callable[[Weight], Weight]) -> Model:
     head = model.head.weight.name if isinstance(model, DecoderModel) else None
 
     def change(block: Any) -> Any:
         if not isinstance(block, Linear):
             return block
         weight = block.weight
-        return replace(block, weight=_int8(weight) if weight.name == head else _int4(weight))
+        return replace(block, weight=of_words(weight) if weight.name == head else _int4(weight))
 
-    return _with_int8_words(model, map_blocks(model, change))
+    return _with_words(model, map_blocks(model, change), of_words)
 
 
-def _with_int8_words(model: Model, changed: Model) -> Model:
-    """A decoder's table in 8 bits too: the head's own, where it is tied."""
+def _with_words(model: Model, changed: Model, of_words: Callable[[Weight], Weight]) -> Model:
+    """A decoder's table in integers too: the head's own, where it is tied."""
     if not isinstance(model, DecoderModel) or not isinstance(changed, DecoderModel):
         return changed
-    return replace(changed, words=changed.head.weight if model.tied else _int8(model.words))
+    return replace(changed, words=changed.head.weight if model.tied else of_words(model.words))
 
 
 def to_float16(model: Model) -> Model:
@@ -88,14 +96,15 @@ def quantize_in_blocks(values: np.ndarray, block: int = BLOCK) -> Quantized:
 
 
 def placed(model: DecoderModel, values: Mapping[str, Quantized]) -> DecoderModel:
-    """The same blocks with these integers as the weights of linear layers, by name."""
+    """The same blocks with these integers as the weights of linear layers, by name; a tied table with its head."""
 
     def change(block: Any) -> Any:
         if isinstance(block, Linear) and block.weight.name in values:
             return replace(block, weight=replace(block.weight, value=values[block.weight.name]))
         return block
 
-    return map_blocks(model, change)
+    changed = map_blocks(model, change)
+    return replace(changed, words=changed.head.weight) if model.tied else changed
 
 
 def _int4(weight: Weight) -> Weight:

@@ -20,7 +20,7 @@ from exporters.architectures.blocks import weights_of
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized
-from exporters.quantization.calibrated import stored_bytes, to_int4_calibrated, with_wide_layers
+from exporters.quantization.calibrated import by_calibration, stored_bytes, with_wide_layers
 from exporters.quantization.calibration import calibration_texts, read_windows, write_windows
 from exporters.quantization.gptq import quantize_calibrated, weighted_error
 from exporters.quantization.hessians import Hessians, gather_hessians, inputs_of
@@ -91,7 +91,9 @@ def test_second_moments_are_those_of_the_inputs(
     """Computed directly, by another road: each layer's own forward is replaced."""
     blocks = describe_decoder(decoder(name))
     found = gather_hessians(decoder(name), blocks, *windows)
-    assert set(found.inputs) == {weight.name for group in inputs_of(blocks) for weight in group}
+    layers = {weight.name for group in inputs_of(blocks) for weight in group}
+    assert set(found.inputs) == set(found.means) == {*layers, blocks.head.weight.name}
+    assert set(found.outputs) == layers
     for group in inputs_of(blocks):
         parameter = group[0].fused[0] if group[0].fused else group[0].name
         seen = [_inputs(decoder(name), parameter.removesuffix(".weight"), ids) for ids in windows]
@@ -145,7 +147,7 @@ def calibrated(decoder: Decoder, windows: tuple[np.ndarray, np.ndarray]) -> tupl
 
 def test_a_budget_is_spent_on_the_layers_worth_most(calibrated: tuple[DecoderModel, Hessians]) -> None:
     blocks, hessians = calibrated
-    narrow = to_int4_calibrated(blocks, hessians)
+    narrow = by_calibration(blocks, to_int4(blocks), hessians)
     assert _in_8_bits(narrow) == _in_8_bits(to_int4(blocks))
     smallest = stored_bytes(narrow)
     chosen: set[str] = set()
@@ -179,7 +181,7 @@ def test_every_architecture_can_be_calibrated(name: str, decoder_folder: Folder)
     blocks = describe_decoder(source.model)
     texts = calibration_texts(source, blocks, TEXT)
     hessians = gather_hessians(source.model, blocks, texts.written, texts.read)
-    rounded, calibrated = (weights_of(m) for m in (to_int4(blocks), to_int4_calibrated(blocks, hessians)))
+    rounded, calibrated = (weights_of(m) for m in (to_int4(blocks), by_calibration(blocks, to_int4(blocks), hessians)))
     errors = np.zeros(2)
     for weight, hessian in ((w, hessians.inputs[w.name]) for group in inputs_of(blocks) for w in group):
         differences = (weight.float32() - found[weight.name].float32() for found in (rounded, calibrated))
@@ -255,8 +257,12 @@ def _held(stored: dict[str, np.ndarray], format_name: str, names: list[str]) -> 
         return stored[f"{joined}.data"], stored[f"{joined}.scale"].astype(np.float32)
     joined = {1: names[0], 2: "gate_up", 3: "query_key_value"}[len(names)]
     name = joined if len(names) == 1 else f"{names[0].rsplit('.', 2)[0]}.{joined}.weight"
-    halves = np.stack([stored[name] & 15, stored[name] >> 4], axis=-1)
-    return halves.reshape(len(halves), -1).astype(np.int8) - 8, stored[f"{name}.scale"]
+    return _halves(stored[name]), stored[f"{name}.scale"]
+
+
+def _halves(packed: np.ndarray) -> np.ndarray:
+    halves = np.stack([packed & 15, packed >> 4], axis=-1)
+    return halves.reshape(len(halves), -1).astype(np.int8) - 8
 
 
 def test_a_calibrated_bundle_is_compared_again(
@@ -291,6 +297,23 @@ def test_a_size_is_kept(
     assert sizes >= {16}
     assert sizes & {32, 64}
     assert not [path for path in result.bundle.iterdir() if path.name.startswith("tmp")]
+
+
+def test_where_8_bits_are_too_many_the_table_of_words_has_4(
+    bundle: Path, wide_folder: Path, text: Path, tmp_path: Path
+) -> None:
+    sizes = {name: artifact.size for name, artifact in Bundle.open(bundle).manifest.artifacts.items()}
+    largest = max(size for name, size in sizes.items() if name.endswith("/int4")) / 1e6 - 0.001
+    found = exporters.export(
+        wide_folder, "text-generation", tmp_path / "bundle", FORMATS, ("int4",), calibration=text, max_size=largest
+    )
+    assert max(artifact.size for artifact in found.artifacts.values()) <= largest * 1e6
+    table = "model.embed_tokens.weight"
+    stored = {name: _constants(found.bundle, name) for name in FORMATS}
+    held = [stored["tflite"][table], stored["coreml"]["model_embed_tokens_weight.data"], _halves(stored["onnx"][table])]
+    for integers in held:
+        assert np.abs(integers).max() <= 7
+        np.testing.assert_array_equal(integers, held[0])
 
 
 Answer = Callable[..., tuple[int, str, str]]

@@ -13,11 +13,11 @@ from exporters.architectures.blocks import weights_of
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.held import holding
-from exporters.quantization.calibrated import to_int4_calibrated
+from exporters.quantization.calibrated import by_calibration
 from exporters.quantization.compensation import compensated
 from exporters.quantization.gptq import quantize_calibrated
 from exporters.quantization.hessians import gather_hessians, inputs_of
-from exporters.quantization.integers import to_int8
+from exporters.quantization.integers import to_int4, to_int8
 
 from .conftest import DECODERS
 
@@ -37,7 +37,7 @@ def last_values(model: Any, blocks: DecoderModel | None = None) -> np.ndarray:
 @pytest.mark.parametrize("name", list(DECODERS))
 def test_the_model_is_nearer_to_what_it_was(name: str, decoder: Decoder) -> None:
     model, blocks = decoder(name), describe_decoder(decoder(name))
-    apart = to_int4_calibrated(blocks, gather_hessians(model, blocks, IDS, IDS))
+    apart = by_calibration(blocks, to_int4(blocks), gather_hessians(model, blocks, IDS, IDS))
     exact = last_values(model)
     found = compensated(model, blocks, apart, IDS)
     errors = [np.square(last_values(model, one) - exact).mean() for one in (apart, found)]
@@ -54,7 +54,7 @@ def _kinds(blocks: DecoderModel) -> dict[str, object]:
 def test_where_nothing_is_lost_nothing_is_made_up_for(decoder: Decoder) -> None:
     """The inputs of the first layers are exact, if the table is: their rounding is calibration's own."""
     model, blocks = decoder("llama"), describe_decoder(decoder("llama"))
-    coarse = to_int4_calibrated(blocks, gather_hessians(model, blocks, IDS, IDS))
+    coarse = by_calibration(blocks, to_int4(blocks), gather_hessians(model, blocks, IDS, IDS))
     coarse = DecoderModel(**{**vars(coarse), "words": blocks.words})
     found = weights_of(compensated(model, blocks, coarse, IDS))
     for weight in next(inputs_of(blocks)):

@@ -59,7 +59,7 @@ def test_calibration_knows_the_new_layers(decoder: Decoder) -> None:
     model, blocks = decoder("llama"), describe_decoder(decoder("llama"))
     even, worked_out = smoothed_behind_gates(blocks, gather_hessians(model, blocks, IDS, IDS))
     found = _of(even, model)
-    for name in worked_out.inputs:
+    for name in worked_out.outputs:
         scale = np.abs(found.inputs[name]).max()
         np.testing.assert_allclose(worked_out.inputs[name], found.inputs[name], atol=1e-4 * scale)
         np.testing.assert_allclose(worked_out.outputs[name], found.outputs[name], rtol=2e-3, atol=1e-9)
