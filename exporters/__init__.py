@@ -32,6 +32,7 @@ def export(
     context: int | None = None,
     calibration: str | Path | None = None,
     max_size: float | None = None,
+    max_kl: float | None = None,
     neural_engine: bool = False,
     example_inputs: Any = None,
     adapter: str | Path | Sequence[str | Path] = (),
@@ -56,7 +57,9 @@ def export(
         calibration: of a model that writes, a text file (UTF-8, some thousand tokens) by which int4 is computed;
             without it weights are rounded to nearest.
         max_size: with a calibration, the MB that an int4 artifact may take: layers that need it most get 8 bits until
-            it is reached.
+            it is reached; where the table of words does not fit in 8 bits, it has 4 too.
+        max_kl: the same down to a divergence from the model, in nats per token: that of the weights, measured on the
+            calibration text.
         neural_engine: of a model that writes, beside each Core ML artifact but fp32 one of fixed lengths for the Neural
             Engine ("coreml/int8-ane").
         example_inputs: of a module or a Keras model: a tensor, several in order, or a mapping of names to tensors.
@@ -70,11 +73,11 @@ def export(
     if output is None:
         raise InvalidSpec("output has to be given: the folder that the bundle is written to")
     if is_module(model):
-        of_texts = (pooling, normalize, eval_data, text_pairs, calibration, max_size, adapter)
+        of_texts = (pooling, normalize, eval_data, text_pairs, calibration, max_size, max_kl, adapter)
         if task not in (None, TASK) or any(of_texts):
             raise InvalidSpec(
                 "a model in memory takes and gives tensors: leave out task, pooling, eval_data, text_pairs, "
-                "calibration, max_size and adapter"
+                "calibration, max_size, max_kl and adapter"
             )
         if neural_engine:
             raise InvalidSpec("artifacts of their own for the Neural Engine are of models that write; leave them out")
@@ -92,7 +95,7 @@ def export(
     spec = ExportSpec(
         str(model), task, Path(output), tuple(formats), tuple(recipes), chosen, eval_data,
         text_pairs=text_pairs, force=force, strict=strict, text_input=text_input, context=context,
-        calibration=None if calibration is None else str(calibration), max_size=max_size,
+        calibration=None if calibration is None else str(calibration), max_size=max_size, max_kl=max_kl,
         adapters=(str(adapter),) if isinstance(adapter, (str, Path)) else tuple(map(str, adapter)),
         neural_engine=neural_engine,
     )  # fmt: skip

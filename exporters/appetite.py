@@ -95,11 +95,11 @@ class Shape:
 
 
 def artifact_bytes(sizes: Sizes, artifact_id: str, max_size: float | None = None) -> int:
-    """The size on disk. Up to `max_size`, in MB, int4 is filled with layers in 8 bits."""
+    """The size on disk. Up to `max_size`, in MB, int4 is filled with layers in 8 bits; it is never larger."""
     recipe = recipe_of(artifact_id)
     if max_size is not None and recipe == "int4":
         wide = artifact_bytes(sizes, artifact_id.replace("int4", "int8"))
-        return max(artifact_bytes(sizes, artifact_id), min(wide, int(max_size * _MB)))
+        return int(min(wide, max_size * _MB))
     floats = 2 if recipe == "fp16" or (artifact_id.startswith("coreml/") and recipe != "fp32") else 4
     words = max(1.0, _BYTES[recipe]) * sizes.words
     return int(_BYTES[recipe] * sizes.linear + words) + floats * sizes.rest + _GRAPH

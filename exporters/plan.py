@@ -5,6 +5,7 @@ It reads config.json and the headers of the weights, and imports nothing heavy.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ class Plan:
     scratch_free: int
     same_disk: bool
     max_size: float | None = None
+    max_kl: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -85,6 +87,8 @@ class Plan:
         yield f"plan: {self.parameters / 1e6:.1f} million parameters -> {listed}"
         if self.max_size is not None:
             yield f"      int4: files of at most {self.max_size:g} MB, measured before and after calibration"
+        if self.max_kl is not None:
+            yield f"      int4: at most so large, with layers in 8 bits until 4 cost the others {self.max_kl:g} nats"
         free = "unknown" if self.memory_available is None else _mb(self.memory_available)
         yield (
             f"      memory: peak about {_mb(self.peak)} ({_mb(self.above_imports)} above the imports, "
@@ -103,7 +107,8 @@ def make_plan(spec: ExportSpec) -> Plan:
     writes = spec.task == GENERATION
     second = find_spec("tensorflow") is not None and not writes
     peak, step = peak_bytes(sizes, shape, names, second, DECODER if writes else ENCODER)
-    artifacts = {name: artifact_bytes(sizes, name, spec.max_size) for name in names}
+    largest = spec.max_size if spec.max_kl is None else math.inf
+    artifacts = {name: artifact_bytes(sizes, name, largest) for name in names}
     if spec.text_input:
         taking_ids = [name for name in names if name.startswith("onnx/")]
         artifacts |= {f"{name}-text": artifacts[name] + 2 * found.tokenizer_bytes for name in taking_ids}
@@ -122,6 +127,7 @@ def make_plan(spec: ExportSpec) -> Plan:
         scratch_free=shutil.disk_usage(scratch).free,
         same_disk=_device(place) == _device(scratch),
         max_size=spec.max_size,
+        max_kl=spec.max_kl,
     )
 
 

@@ -32,9 +32,10 @@ class ExportSpec:
     `pooling` replaces what the model's modules.json says; `eval_data` are labelled rows on which every
     artifact's accuracy is compared; `strict` makes `not_checked` a failure; `text_input` adds to each ONNX artifact
     one that takes strings; `context` is how many tokens a model that writes has room for. `calibration` is a text file
-    by which int4 is computed, and `max_size` how many MB such an artifact may take. `neural_engine` adds to each Core
-    ML artifact of a model that writes, but for fp32, one of fixed lengths. `adapters` are folders of LoRA adapters,
-    merged into the model in their order.
+    by which int4 is computed, `max_size` how many MB such an artifact may take, and `max_kl` instead of it how far its
+    weights may move the model's distribution, in nats per token. `neural_engine` adds to each Core ML artifact of a
+    model that writes, but for fp32, one of fixed lengths. `adapters` are folders of LoRA adapters, merged into the
+    model in their order.
     """
 
     model: str
@@ -54,6 +55,7 @@ class ExportSpec:
     context: int | None = None
     calibration: str | None = None
     max_size: float | None = None
+    max_kl: float | None = None
     adapters: tuple[str, ...] = ()
     neural_engine: bool = False
 
@@ -75,7 +77,8 @@ class ExportSpec:
             _only_for_generation(self.context, self.recipes, self.formats)
         elif self.context is not None and self.context < 2:
             raise InvalidSpec(f"a context of {self.context} has no room for a prompt and an answer; give at least 2")
-        _check_calibration(self.calibration, self.max_size, self.task, self.recipes)
+        _check_calibration(self.calibration, self.task, self.recipes)
+        _check_budget(self.max_size, self.max_kl, self.calibration, self.recipes)
         if self.neural_engine:
             _check_neural_engine(self.task, self.formats, self.recipes)
 
@@ -128,19 +131,34 @@ def _only_for_generation(context: int | None, recipes: tuple[str, ...], formats:
         raise InvalidSpec(f"litertlm is for {GENERATION}, LiteRT-LM runs nothing else; choose tflite")
 
 
-def _check_calibration(calibration: str | None, max_size: float | None, task: str, recipes: tuple[str, ...]) -> None:
+def _check_calibration(calibration: str | None, task: str, recipes: tuple[str, ...]) -> None:
     if calibration is not None and (task != GENERATION or not {"int4", "int8"} & set(recipes)):
         raise InvalidSpec(
             f"calibration is for {GENERATION} in int4 or int8; add a recipe, or leave out the calibration"
         )
-    if max_size is not None and "int4" not in recipes:
+
+
+def _check_budget(
+    max_size: float | None, max_kl: float | None, calibration: str | None, recipes: tuple[str, ...]
+) -> None:
+    """What decides how many layers of int4 stay in 8 bits."""
+    if max_size is None and max_kl is None:
+        return
+    if max_size is not None and max_kl is not None:
+        raise InvalidSpec("layers stay in 8 bits up to a size or down to a divergence; give one of the two")
+    what = "size" if max_kl is None else "divergence"
+    if "int4" not in recipes:
         raise InvalidSpec(
-            "a largest size is for int4, whose layers may stay in 8 bits; add the recipe int4, or no size"
+            f"a largest {what} is for int4, whose layers may stay in 8 bits; add the recipe int4, or no {what}"
         )
-    if max_size is not None and calibration is None:
-        raise InvalidSpec("a largest size is kept by what calibration finds out; give a calibration text, or no size")
+    if calibration is None:
+        raise InvalidSpec(
+            f"a largest {what} is kept by what calibration finds out; give a calibration text, or no {what}"
+        )
     if max_size is not None and not 0 < max_size < float("inf"):
         raise InvalidSpec(f"{max_size:g} MB is no size; give a number above 0")
+    if max_kl is not None and not 0 < max_kl < float("inf"):
+        raise InvalidSpec(f"{max_kl:g} nats are no divergence; give a number above 0")
 
 
 def pooling_mode(name: str) -> PoolingMode:

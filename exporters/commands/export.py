@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-size", type=float, metavar="MB", help="with --calibration: of an int4 artifact")
     parser.add_argument(
+        "--max-kl", type=float, metavar="NATS", help="with --calibration, instead: how far int4 weights may diverge"
+    )
+    parser.add_argument(
         "--neural-engine", action="store_true", help="of a model that writes: add Core ML artifacts of fixed lengths"
     )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
@@ -105,6 +108,7 @@ def _spec(args: argparse.Namespace) -> Any:
         context=args.context,
         calibration=args.calibration,
         max_size=args.max_size,
+        max_kl=args.max_kl,
         adapters=tuple(args.adapter),
         neural_engine=args.neural_engine,
     )

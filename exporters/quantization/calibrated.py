@@ -27,7 +27,7 @@ def by_calibration(
     return placed(rounded, _calibrated(blocks, rounded, hessians, watch))
 
 
-def with_wide_layers(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, room: int) -> DecoderModel:
+def with_wide_layers(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, room: float) -> DecoderModel:
     """`coarse`, calibrated from `blocks`, with as many layers in 8 bits as `room` more bytes of weights (see
     `stored_bytes`) allow."""
     return placed(coarse, _promoted(blocks, coarse, hessians, room))
@@ -63,7 +63,7 @@ def _in_4_bits(weight: Weight) -> bool:
     return weight.quantized is not None and weight.quantized.bits == 4
 
 
-def _promoted(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, left: int) -> dict[str, Quantized]:
+def _promoted(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, left: float) -> dict[str, Quantized]:
     """The layers that are worth most per byte, in 8 bits, as long as they fit into the bytes that are left."""
     exact, narrow, wide = weights_of(blocks), weights_of(coarse), weights_of(to_int8(blocks))
     names = [name for name in hessians.outputs if _bytes(wide[name]) > _bytes(narrow[name])]

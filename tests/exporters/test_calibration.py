@@ -20,12 +20,16 @@ from exporters.architectures.blocks import weights_of
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized
+from exporters.decoders.calibrated import recipes_for
+from exporters.progress import silent
 from exporters.quantization.calibrated import by_calibration, stored_bytes, with_wide_layers
 from exporters.quantization.calibration import calibration_texts, read_windows, write_windows
+from exporters.quantization.divergence import divergence
 from exporters.quantization.gptq import quantize_calibrated, weighted_error
 from exporters.quantization.hessians import Hessians, gather_hessians, inputs_of
-from exporters.quantization.integers import quantize_in_blocks, to_int4
+from exporters.quantization.integers import quantize_in_blocks, to_int4, to_int8
 from exporters.sources.huggingface import open_source
+from exporters.spec import ExportSpec
 from mobile_llm.artifacts import read
 from mobile_llm.bundle import Bundle
 from mobile_llm.commands import main
@@ -316,6 +320,27 @@ def test_where_8_bits_are_too_many_the_table_of_words_has_4(
         np.testing.assert_array_equal(integers, held[0])
 
 
+def test_a_divergence_is_kept_with_few_bytes(wide_folder: Path, text: Path, tmp_path: Path) -> None:
+    """Of what 4 bits cost by rounding to nearest, calibrated layers cost less, and some in 8 bits much less."""
+    source = open_source(str(wide_folder), "text-generation")
+    blocks = describe_decoder(source.model)
+    windows = read_windows(source.tokenizer, TEXT, 8, 32)
+    all_narrow = divergence(source.model, to_int4(blocks), windows)
+
+    def stored(max_kl: float) -> tuple[float, int]:
+        spec = ExportSpec(
+            str(wide_folder), "text-generation", tmp_path, recipes=("int4",), calibration=str(text), max_kl=max_kl
+        )
+        model = recipes_for(spec, source, blocks, TEXT, lambda _: {}, silent)["int4"](blocks)
+        return divergence(source.model, model, windows), stored_bytes(model)
+
+    found = [stored(share * all_narrow) for share in (1, 0.1, 0.05)]
+    for (apart, _), share in zip(found, (1, 0.1, 0.05)):
+        assert apart < share * all_narrow
+    sizes = [size for _, size in found]
+    assert stored_bytes(to_int4(blocks)) == sizes[0] < sizes[1] < sizes[2] < stored_bytes(to_int8(blocks))
+
+
 Answer = Callable[..., tuple[int, str, str]]
 INT4 = ("--task", "text-generation", "--recipe", "int4", "--formats", "onnx")
 
@@ -352,6 +377,10 @@ def test_a_text_that_cannot_be_used_is_refused(
             "a largest size is for int4",
         ),
         ((*INT4, "--max-size", "90"), "give a calibration text, or no size"),
+        ((*INT4, "--max-kl", ".05"), "give a calibration text, or no divergence"),
+        ((*INT4, "--calibration", "TEXT", "--max-kl", "nan"), "nan nats are no divergence; give a number above 0"),
+        ((*INT4, "--calibration", "TEXT", "--max-kl", ".1", "--max-size", "9"), "give one of the two"),
+        ((*INT4, "--calibration", "TEXT", "--max-kl", "1e-9"), "above 1e-09; allow as much"),
         ((*INT4, "--calibration", "TEXT", "--max-size", "0"), "0 MB is no size; give a number above 0"),
         (
             (*INT4, "--calibration", "TEXT", "--max-size", "0.01"),
@@ -371,7 +400,7 @@ def test_what_cannot_be_asked_for(
 
 def test_a_model_in_memory_has_no_text(tmp_path: Path) -> None:
     with pytest.raises(
-        InvalidSpec, match="leave out task, pooling, eval_data, text_pairs, calibration, max_size and adapter"
+        InvalidSpec, match="leave out task, pooling, eval_data, text_pairs, calibration, max_size, max_kl and adapter"
     ):
         exporters.export(torch.nn.Linear(2, 2), output=tmp_path / "bundle", calibration="text.txt")
 
