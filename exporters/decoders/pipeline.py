@@ -47,7 +47,7 @@ def write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
     copy_source_files(source, folder)
     keep_origin(source.folder, folder)
     generation = generation_of(source)
-    writers = writers_for(spec.formats, context, folder, generation)
+    writers = writers_for(spec.formats, context, folder, generation, source.found.id)
     recipes = recipes_for(
         spec, source, blocks, text, lambda model: _write_for_size(model, ids, writers, folder, watch), watch
     )

@@ -14,6 +14,7 @@ import pytest
 
 import exporters
 import mobile_llm
+from mobile_llm.bundle import Bundle
 from mobile_llm.commands import main
 from mobile_llm.errors import ContextFull, InvalidInput, InvalidSpec, VerificationFailed
 from mobile_llm.generation.engine import DecoderEngine
@@ -71,6 +72,14 @@ def test_a_bundle_without_the_entry_is_scored_in_steps(format_name: str, bundle:
         assert np.abs(engine.score(ids) - at_once).max() < 1e-4
         with pytest.raises(ContextFull, match="50 more tokens do not fit"):
             engine.score([5] * 50)
+
+
+def test_swift_transformers_finds_the_tokenizers_name(bundle: Path, decoder_folder: Folder) -> None:
+    ct = pytest.importorskip("coremltools")
+    (specification,) = (bundle / Bundle.open(bundle).manifest.artifacts["coreml/fp32"].path).rglob("model.mlmodel")
+    spec = ct.proto.Model_pb2.Model.FromString(specification.read_bytes())
+    name = spec.description.metadata.userDefined["co.huggingface.exporters.name"]
+    assert name == Bundle.open(bundle).manifest.origin.id == decoder_folder("llama").name
 
 
 def test_a_conversation_goes_through_the_template(bundle: Path) -> None:

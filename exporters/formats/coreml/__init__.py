@@ -37,19 +37,24 @@ def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
     return Lowered(path, {"encode": (_entry(model),)}, _MINIMUM)
 
 
-def lower_decoder(model: DecoderModel, variant: str, bundle: Path, context: int) -> Lowered:
+def lower_decoder(model: DecoderModel, variant: str, bundle: Path, context: int, origin: str = "") -> Lowered:
     """Write `model` as `bundle/coreml/VARIANT.mlpackage`, its cache made for `context` tokens. A variant is a precision
-    (a flexible length, for the GPU), or one with `-ane` behind it (fixed lengths, for the Neural Engine). Raises
-    InvalidSpec for more tokens than the model was made for, UnsupportedModel for layers whose caches differ in shape.
+    (a flexible length, for the GPU), or one with `-ane` behind it (fixed lengths, for the Neural Engine). `origin` is
+    what model it says it comes from. Raises InvalidSpec for more tokens than the model was made for, UnsupportedModel
+    for layers whose caches differ in shape.
     """
     from exporters.formats.coreml.quiet import forget_names, load_coremltools
 
     load_coremltools()
     forget_names()
     from exporters.formats.coreml import neural_engine, stateful
+    from exporters.formats.coreml.package import name_origin
 
     write = neural_engine.write if variant.endswith(NEURAL_ENGINE) else stateful.write
-    return write(model, variant, bundle, context)
+    lowered = write(model, variant, bundle, context)
+    if origin:
+        name_origin(bundle / lowered.path, origin)
+    return lowered
 
 
 def _program(model: EncoderModel, precision: str) -> Any:

@@ -34,11 +34,23 @@ def save_package(program: Any, target: Any, path: Path) -> None:
         shutil.move(package, path)
 
 
+def name_origin(package: Path, origin: str) -> None:
+    """Write into the model which one it comes from, under the name by which swift-transformers finds the tokenizer."""
+    specification, spec = _specification(package)
+    spec.description.metadata.userDefined["co.huggingface.exporters.name"] = origin
+    specification.write_bytes(spec.SerializeToString(deterministic=True))
+
+
+def _specification(package: Path) -> tuple[Path, Any]:
+    path = next(package.glob("Data/*/model.mlmodel"))
+    spec = ct.proto.Model_pb2.Model()
+    spec.ParseFromString(path.read_bytes())
+    return path, spec
+
+
 def _make_deterministic(package: Path) -> None:
     """Maps in the specification are sorted, and items get ids made from their names instead of random ones."""
-    specification = next(package.glob("Data/*/model.mlmodel"))
-    spec = ct.proto.Model_pb2.Model()
-    spec.ParseFromString(specification.read_bytes())
+    specification, spec = _specification(package)
     specification.write_bytes(spec.SerializeToString(deterministic=True))
     manifest = json.loads((package / "Manifest.json").read_text(encoding="utf-8"))
     items = manifest["itemInfoEntries"]
