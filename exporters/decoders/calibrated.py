@@ -48,7 +48,8 @@ def recipes_for(
     blocks = centered(blocks, hessians)
     recipes = dict(RECIPES)  # what is computed here is kept, and the moments are not
     if "int8" in spec.recipes:
-        in_8_bits = to_int8(smoothed(blocks, hessians))
+        even, known = smoothed(blocks, hessians)
+        in_8_bits = by_calibration(even, to_int8(even), known, watch)
         recipes["int8"] = lambda _: in_8_bits
     if "int4" in spec.recipes:
         even, known = smoothed_behind_gates(blocks, hessians)

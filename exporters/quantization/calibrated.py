@@ -13,7 +13,7 @@ from exporters.architectures.blocks import weights_of
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
 from exporters.progress import Watch, counted, silent
-from exporters.quantization.gptq import quantize_calibrated, weighted_error
+from exporters.quantization.gptq import quantize_alike, weighted_error
 from exporters.quantization.hessians import Hessians, inputs_of
 from exporters.quantization.integers import placed, to_int8
 
@@ -23,7 +23,7 @@ _APART = 10_000  # bytes; a layer unlike those that share its input is stored ap
 def by_calibration(
     blocks: DecoderModel, rounded: DecoderModel, hessians: Hessians, watch: Watch = silent
 ) -> DecoderModel:
-    """`rounded`, which is `blocks` in integers, with those of 4 bits and their scales by calibration."""
+    """`rounded`, which is `blocks` in integers, with other ones by calibration, and in 4 bits other scales."""
     return placed(rounded, _calibrated(blocks, rounded, hessians, watch))
 
 
@@ -46,21 +46,16 @@ def _bytes(weight: Weight) -> int:
 def _calibrated(blocks: DecoderModel, rounded: DecoderModel, hessians: Hessians, watch: Watch) -> dict[str, Quantized]:
     """By the name of a weight; those of one input are computed together."""
     stored = weights_of(rounded)
-    groups = [group for group in (*inputs_of(blocks), (blocks.head.weight,)) if _in_4_bits(stored[group[0].name])]
     found = {}
-    for group in counted(groups, watch, "rounding to 4 bits"):
+    for group in counted([*inputs_of(blocks), (blocks.head.weight,)], watch, "rounding layers"):
         rows = np.concatenate([weight.float32() for weight in group])
-        together = quantize_calibrated(rows, hessians.inputs[group[0].name])
+        together = quantize_alike(stored[group[0].name], rows, hessians.inputs[group[0].name])
         first = 0
         for weight in group:
             part = slice(first, first + weight.shape[0])
-            found[weight.name] = Quantized(together.integers[part], together.scale[part], bits=4)
+            found[weight.name] = Quantized(together.integers[part], together.scale[part], together.bits)
             first = part.stop
     return found
-
-
-def _in_4_bits(weight: Weight) -> bool:
-    return weight.quantized is not None and weight.quantized.bits == 4
 
 
 def _promoted(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, left: float) -> dict[str, Quantized]:

@@ -26,9 +26,9 @@ from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.held import holding, replaced
 from exporters.architectures.weights import Quantized, Weight
 from exporters.progress import Watch, silent
-from exporters.quantization.gptq import damped, quantize_calibrated
+from exporters.quantization.gptq import damped, quantize_alike
 from exporters.quantization.hessians import inputs_of, module_of
-from exporters.quantization.integers import placed, quantize_per_channel
+from exporters.quantization.integers import placed
 
 _SHARE = 0.5  # of what was lost that is made up for
 
@@ -113,11 +113,7 @@ class _Walk:
         for weight in group:
             values = weight.float32()
             wanted = values + values @ made_up
-            coarse = self._coarse[weight.name].quantized
-            in_4_bits = coarse is not None and coarse.bits == 4
-            self.found[weight.name] = (
-                quantize_calibrated(wanted, moments) if in_4_bits else quantize_per_channel(wanted)
-            )
+            self.found[weight.name] = quantize_alike(self._coarse[weight.name], wanted, moments)
 
 
 @contextmanager

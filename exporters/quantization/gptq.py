@@ -1,9 +1,10 @@
-"""4 bits by calibration: integers and scales that change a layer's outputs the least, rather than its weights.
+"""Integers by calibration: those that change a layer's outputs the least, rather than its weights.
 
 GPTQ (Frantar et al., arXiv:2210.17323) in the encoding of `integers.quantize_in_blocks`: a block's scale is chosen by
 the error it makes in the outputs, its columns are rounded one after the other, and what a column loses is made up for
 by those that are not rounded yet. Then both are refined: scales by least squares over all of a row's blocks, and each
-integer once more with all others held.
+integer once more with all others held. In 8 bits a row has one scale, that which clips nothing, and only integers are
+chosen.
 
 On SmolLM2-135M with its dimensions permuted (10,240 tokens of film reviews, none of them calibrated on): a divergence
 of .383 rounded to nearest, .121 by GPTQ, .113 and .111 after one and two rounds of refinement; 75 seconds of one core.
@@ -14,16 +15,21 @@ Not covered: zero points, columns in another order than they are in (no gain her
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from exporters.architectures.weights import Quantized
-from exporters.quantization.integers import BLOCK, SMALLEST_SCALE
+from exporters.architectures.weights import Quantized, Weight
+from exporters.quantization.integers import BLOCK, SMALLEST_SCALE, quantize_per_channel
 
 _DAMPING = 0.01  # of the mean of H's diagonal, added to it
 _SHRINK = np.linspace(0.6, 1.05, 16, dtype=np.float32)  # scales tried, as shares of the one that clips nothing
 _ROUNDS = 2  # of refinement
 _MOVE = 1.4  # a refit may change a scale by this factor: further away it has left the integers it was fit to
 _ROWS = 2048  # at a time, for memory
+_LARGEST, _LARGEST_OF_8 = 7, 127  # integers
+
+ScaleOf = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def quantize_calibrated(values: np.ndarray, hessian: np.ndarray, rounds: int = _ROUNDS) -> Quantized:
@@ -34,13 +40,35 @@ def quantize_calibrated(values: np.ndarray, hessian: np.ndarray, rounds: int = _
     parts = []
     for first in range(0, len(values), _ROWS):
         rows = values[first : first + _ROWS].astype(np.float32)
-        integers, scale = _rounded(rows, hessian, factor)
+        integers, scale = _rounded(rows, hessian, factor, _scale, _LARGEST)
         for _ in range(rounds):
             scale = _refit(rows, integers, scale, hessian)
-            integers = _descended(rows, integers, scale, hessian)
+            integers = _descended(rows, integers, scale, hessian, _LARGEST)
         parts.append((integers, scale))
     integers, scales = (np.concatenate(part) for part in zip(*parts))
     return Quantized(integers.astype(np.int8), scales, bits=4)
+
+
+def quantize_rows_calibrated(values: np.ndarray, hessian: np.ndarray) -> Quantized:
+    """int8 of such a matrix with a scale per row, as `integers.quantize_per_channel` has them; that of a width which
+    does not divide into blocks is rounded to nearest."""
+    nearest = quantize_per_channel(values)
+    if values.shape[1] % BLOCK:
+        return nearest
+    hessian = damped(hessian)
+    factor = _inverse_factor(hessian)
+    parts = []
+    for first in range(0, len(values), _ROWS):
+        rows, scale = values[first : first + _ROWS].astype(np.float32), nearest.scale[first : first + _ROWS]
+        integers, scales = _rounded(rows, hessian, factor, lambda *_, own=scale[:, 0]: own, _LARGEST_OF_8)
+        parts.append(_descended(rows, integers, scales, hessian, _LARGEST_OF_8))
+    return Quantized(np.concatenate(parts).astype(np.int8), nearest.scale, bits=8)
+
+
+def quantize_alike(stored: Weight, values: np.ndarray, hessian: np.ndarray) -> Quantized:
+    """A float32 matrix as `stored` is, in blocks of 4 bits or in 8."""
+    in_blocks = stored.quantized is not None and stored.quantized.bits == 4
+    return quantize_calibrated(values, hessian) if in_blocks else quantize_rows_calibrated(values, hessian)
 
 
 def weighted_error(difference: np.ndarray, hessian: np.ndarray) -> np.ndarray:
@@ -61,17 +89,20 @@ def _inverse_factor(hessian: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(lower.T, dtype=np.float32)
 
 
-def _rounded(rows: np.ndarray, hessian: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Integers as float32 (rows, in) and scales (rows, blocks). Columns are kept as rows: each is then one piece."""
+def _rounded(
+    rows: np.ndarray, hessian: np.ndarray, factor: np.ndarray, scale_of: ScaleOf, largest: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Integers as float32 (rows, in) and scales (rows, blocks), of a block as it is when its turn comes. Columns are
+    kept as rows: each is then one piece."""
     left = rows.T.copy()
     integers = np.empty_like(left)
     scales = np.empty((len(left) // BLOCK, len(rows)), np.float32)
     for index, first in enumerate(range(0, len(left), BLOCK)):
         block = slice(first, first + BLOCK)
-        scale = scales[index] = _scale(left[block].T, hessian[block, block])
+        scale = scales[index] = scale_of(left[block].T, hessian[block, block])
         errors = np.empty((BLOCK, len(rows)), np.float32)
         for place, column in enumerate(range(first, first + BLOCK)):
-            integers[column] = _nearest(left[column], scale)
+            integers[column] = _nearest(left[column], scale, largest)
             errors[place] = (left[column] - integers[column] * scale) / factor[column, column]
             rest = slice(column + 1, first + BLOCK)
             left[rest] -= factor[column, rest, None] * errors[place]
@@ -81,11 +112,11 @@ def _rounded(rows: np.ndarray, hessian: np.ndarray, factor: np.ndarray) -> tuple
 
 def _scale(values: np.ndarray, hessian: np.ndarray) -> np.ndarray:
     """The best of some scales for a block (rows, BLOCK) rounded to nearest, weighed by the block's own moments."""
-    whole = np.abs(values).max(axis=1) / 7
+    whole = np.abs(values).max(axis=1) / _LARGEST
     best, least = _float16(whole), np.full(len(values), np.inf, np.float32)
     for share in _SHRINK:
         scale = _float16(whole * share)
-        error = weighted_error(values - _nearest(values, scale[:, None]) * scale[:, None], hessian)
+        error = weighted_error(values - _nearest(values, scale[:, None], _LARGEST) * scale[:, None], hessian)
         best, least = np.where(error < least, scale, best), np.minimum(error, least)
     return best
 
@@ -107,7 +138,9 @@ def _refit(rows: np.ndarray, integers: np.ndarray, scale: np.ndarray, hessian: n
     return _float16(np.where(kept, solved, scale))
 
 
-def _descended(rows: np.ndarray, integers: np.ndarray, scale: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+def _descended(
+    rows: np.ndarray, integers: np.ndarray, scale: np.ndarray, hessian: np.ndarray, largest: int
+) -> np.ndarray:
     """Each integer in turn set to the best one for all others as they are; the error never grows."""
     held = integers.T.copy()
     scales = scale.T.copy()
@@ -116,7 +149,8 @@ def _descended(rows: np.ndarray, integers: np.ndarray, scale: np.ndarray, hessia
         block = slice(first, first + BLOCK)
         near, moved = pull[block].copy(), np.empty((BLOCK, len(rows)), np.float32)
         for place, column in enumerate(range(first, first + BLOCK)):
-            better = _nearest(held[column] * scales[index] + near[place] / hessian[column, column], scales[index])
+            wanted = held[column] * scales[index] + near[place] / hessian[column, column]
+            better = _nearest(wanted, scales[index], largest)
             moved[place] = (better - held[column]) * scales[index]
             near -= hessian[block, column, None] * moved[place]
             held[column] = better
@@ -124,8 +158,8 @@ def _descended(rows: np.ndarray, integers: np.ndarray, scale: np.ndarray, hessia
     return held.T.copy()
 
 
-def _nearest(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values / scale), -7, 7)
+def _nearest(values: np.ndarray, scale: np.ndarray, largest: int) -> np.ndarray:
+    return np.clip(np.rint(values / scale), -largest, largest)
 
 
 def _float16(scale: np.ndarray) -> np.ndarray:

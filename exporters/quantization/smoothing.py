@@ -24,10 +24,15 @@ _SHARE = 0.5  # of a channel's size that goes into the weights
 _SMALLEST = 1e-6
 
 
-def smoothed(blocks: DecoderModel, hessians: Hessians) -> DecoderModel:
-    """The same function in float, for 8 bits."""
-    layers = (_behind_norms(layer, hessians) for layer in blocks.layers)
-    return replace(blocks, layers=tuple(_behind_gates(layer, hessians) for layer in layers))
+def smoothed(blocks: DecoderModel, hessians: Hessians) -> tuple[DecoderModel, Hessians]:
+    """The same function in float, for 8 bits, and what calibration would have found of it."""
+    inputs = dict(hessians.inputs)
+    for several in (list(group.values()) for layer in blocks.layers for group in _taking_norms(layer)):
+        sizes = _sizes(hessians, *several)
+        moments = inputs[several[0].weight.name] / np.outer(sizes, sizes)
+        inputs |= {linear.weight.name: moments for linear in several}
+    layers = tuple(_behind_norms(layer, hessians) for layer in blocks.layers)
+    return smoothed_behind_gates(replace(blocks, layers=layers), replace(hessians, inputs=inputs))
 
 
 def smoothed_behind_gates(blocks: DecoderModel, hessians: Hessians) -> tuple[DecoderModel, Hessians]:
@@ -42,21 +47,24 @@ def smoothed_behind_gates(blocks: DecoderModel, hessians: Hessians) -> tuple[Dec
     return replace(blocks, layers=layers), replace(hessians, inputs=inputs, outputs=outputs)
 
 
+def _taking_norms(layer: DecoderLayer) -> tuple[dict[str, Linear], dict[str, Linear]]:
+    """What takes the norm of attention, and what that of the feed-forward block, by the names of their fields."""
+    attention, forward = layer.attention, layer.feed_forward
+    gate = {"gate": forward.gate} if isinstance(forward, GatedFeedForward) else {}
+    return {"query": attention.query, "key": attention.key, "value": attention.value}, {"up": forward.up, **gate}
+
+
 def _behind_norms(layer: DecoderLayer, hessians: Hessians) -> DecoderLayer:
-    attention = layer.attention
-    several = (attention.query, attention.key, attention.value)
-    sizes = _sizes(hessians, *several)
-    query, key, value = (_behind(linear, sizes) for linear in several)
-    forward = layer.feed_forward
-    first = {"up": forward.up} | ({"gate": forward.gate} if isinstance(forward, GatedFeedForward) else {})
-    of_forward = _sizes(hessians, *first.values())
-    evened: dict[str, Any] = {name: _behind(linear, of_forward) for name, linear in first.items()}
+    of_attention, of_forward = _taking_norms(layer)
+    sizes, forward_sizes = (_sizes(hessians, *several.values()) for several in (of_attention, of_forward))
+    projections: dict[str, Any] = {name: _behind(linear, sizes) for name, linear in of_attention.items()}
+    first: dict[str, Any] = {name: _behind(linear, forward_sizes) for name, linear in of_forward.items()}
     return replace(
         layer,
         attention_norm=_divided(layer.attention_norm, sizes),
-        attention=replace(attention, query=query, key=key, value=value),
-        feed_forward_norm=_divided(layer.feed_forward_norm, of_forward),
-        feed_forward=replace(forward, **evened),
+        attention=replace(layer.attention, **projections),
+        feed_forward_norm=_divided(layer.feed_forward_norm, forward_sizes),
+        feed_forward=replace(layer.feed_forward, **first),
     )
 
 

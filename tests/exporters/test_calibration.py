@@ -25,9 +25,9 @@ from exporters.progress import silent
 from exporters.quantization.calibrated import by_calibration, stored_bytes, with_wide_layers
 from exporters.quantization.calibration import calibration_texts, read_windows, write_windows
 from exporters.quantization.divergence import divergence
-from exporters.quantization.gptq import quantize_calibrated, weighted_error
+from exporters.quantization.gptq import quantize_calibrated, quantize_rows_calibrated, weighted_error
 from exporters.quantization.hessians import Hessians, gather_hessians, inputs_of
-from exporters.quantization.integers import quantize_in_blocks, to_int4, to_int8
+from exporters.quantization.integers import quantize_in_blocks, quantize_per_channel, to_int4, to_int8
 from exporters.sources.huggingface import open_source
 from exporters.spec import ExportSpec
 from mobile_llm.artifacts import read
@@ -71,6 +71,19 @@ def test_the_encoding_is_that_of_rounding_to_nearest(correlated: tuple[np.ndarra
     assert found.scale.dtype == np.float32
     assert (found.scale > 0).all()
     np.testing.assert_array_equal(found.scale, found.scale.astype(np.float16))
+
+
+def test_in_8_bits_scales_stay_and_outputs_change_less(correlated: tuple[np.ndarray, np.ndarray]) -> None:
+    values, hessian = correlated
+    nearest, found = quantize_per_channel(values), quantize_rows_calibrated(values, hessian)
+    assert (found.bits, found.scale.shape) == (8, (24, 1))
+    np.testing.assert_array_equal(found.scale, nearest.scale)
+    assert np.abs(found.integers).max() <= 127
+    assert _error(found, values, hessian) < _error(nearest, values, hessian) / 2
+    odd = values[:, :90]
+    np.testing.assert_array_equal(
+        quantize_rows_calibrated(odd, hessian[:90, :90]).integers, quantize_per_channel(odd).integers
+    )
 
 
 def test_inputs_that_never_come_are_no_obstacle(correlated: tuple[np.ndarray, np.ndarray]) -> None:

@@ -37,7 +37,7 @@ def scores(blocks: DecoderModel, folder: Path) -> np.ndarray:
 def test_the_function_stays_the_same(name: str, decoder: Decoder, tmp_path: Path) -> None:
     model, blocks = decoder(name), describe_decoder(decoder(name))
     hessians = gather_hessians(model, blocks, IDS, IDS)
-    even, (for_4_bits, _) = smoothed(blocks, hessians), smoothed_behind_gates(blocks, hessians)
+    (even, _), (for_4_bits, _) = smoothed(blocks, hessians), smoothed_behind_gates(blocks, hessians)
     with torch.no_grad():
         expected = model(torch.from_numpy(IDS[:1])).logits[0].numpy()
     for changed in (even, for_4_bits):
@@ -54,10 +54,11 @@ def _left_alone(blocks: DecoderModel) -> set[str]:
     return outputs | {f.down.weight.name for f in forwards if not isinstance(f, GatedFeedForward)}
 
 
-def test_calibration_knows_the_new_layers(decoder: Decoder) -> None:
+@pytest.mark.parametrize("change", [smoothed, smoothed_behind_gates])
+def test_calibration_knows_the_new_layers(change: Callable[..., Any], decoder: Decoder) -> None:
     """Moments gathered anew, from a model that holds the smoothed weights, are those that were worked out."""
     model, blocks = decoder("llama"), describe_decoder(decoder("llama"))
-    even, worked_out = smoothed_behind_gates(blocks, gather_hessians(model, blocks, IDS, IDS))
+    even, worked_out = change(blocks, gather_hessians(model, blocks, IDS, IDS))
     found = _of(even, model)
     for name in worked_out.outputs:
         scale = np.abs(found.inputs[name]).max()
@@ -69,7 +70,7 @@ def test_channels_are_nearer_to_each_other(decoder: Decoder) -> None:
     """By moments gathered anew, from a model that holds the smoothed weights."""
     model, blocks = decoder("llama"), describe_decoder(decoder("llama"))
     before = gather_hessians(model, blocks, IDS, IDS)
-    after = _of(smoothed(blocks, before), model)
+    after = _of(smoothed(blocks, before)[0], model)
     for layer in blocks.layers:
         for linear in (layer.attention.query, layer.feed_forward.up, layer.feed_forward.down):
             apart = [np.log(np.diag(of.inputs[linear.weight.name])).std() for of in (before, after)]
