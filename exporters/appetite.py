@@ -28,7 +28,7 @@ _LEFT_BEHIND = 60
 # Seconds of one core: to load and to ask the model, then per artifact, and per million linear parameters of each.
 _SECONDS, _SECONDS_PER_ARTIFACT = 25.0, {"onnx": 4.0, "tflite": 6.0, "coreml": 9.0, "litertlm": 6.0}
 _SECONDS_PER_MILLION = {"onnx": 0.3, "tflite": 0.5, "coreml": 0.45, "litertlm": 0.5}
-_CALIBRATING = 4.5  # seconds per million linear parameters: writing and reading 16k tokens each, then rounding
+_CALIBRATING = 11.0  # seconds per million linear parameters: 16k tokens written, 16k read, both read again, rounding
 _BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 4.5 / 8}  # int4: with a float16 scale for 32
 _GRAPH = 250_000  # bytes of an artifact that are no weights
 

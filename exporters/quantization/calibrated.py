@@ -1,4 +1,4 @@
-"""A decoder in 4 bits by calibration, and which of its layers a budget leaves in 8.
+"""A decoder in integers by calibration, and which of its layers a budget leaves in 8 bits rather than 4.
 
 A layer's worth in 8 bits is what its 4 cost: half the sum, over outputs, of their mean squared gradient times the mean
 square of their error, an estimate of how far the model's distribution moves. Layers are promoted by worth per byte.

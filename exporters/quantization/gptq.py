@@ -9,6 +9,8 @@ chosen.
 On SmolLM2-135M with its dimensions permuted (10,240 tokens of film reviews, none of them calibrated on): a divergence
 of .383 rounded to nearest, .121 by GPTQ, .113 and .111 after one and two rounds of refinement; 75 seconds of one core.
 
+In int8, on the same model with its inputs evened out: .0032 rounded to nearest, .0017 so.
+
 Everything is per row but for H, the second moments of the inputs (in, in); an error E weighs tr(E H Eᵀ).
 Not covered: zero points, columns in another order than they are in (no gain here), sums of layers.
 """

@@ -2,7 +2,7 @@
 
 Embedding tables are quantized per row by the same rule, since a row is what a lookup returns. Biases, norms
 and tables of positions and token types stay in float: they are small and their rounding is not.
-int4 for models that write: symmetric in blocks of 32 along a row, with tables and heads in int8.
+int4 for models that write: symmetric in blocks of 32 along a row, with tables and heads in int8, or in blocks too.
 Not covered here: calibration (see `calibrated.py`).
 """
 
