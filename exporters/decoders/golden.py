@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exporters.architectures.decoders.blocks import DecoderModel
-from exporters.architectures.held import holding
 from exporters.decoders.reference import DecoderReference
+from exporters.held import holding
 from exporters.verification.probes import golden_texts
 from mobile_llm.bundle.golden import GoldenText
 from mobile_llm.bundle.golden_decoder import REFERENCE, DecoderProbes, GoldenChat, GoldenDecoder

@@ -23,8 +23,8 @@ import numpy as np
 
 from exporters.architectures.blocks import weights_of
 from exporters.architectures.decoders.blocks import DecoderModel
-from exporters.architectures.held import holding, replaced
 from exporters.architectures.weights import Quantized, Weight
+from exporters.held import holding, replaced
 from exporters.progress import Watch, silent
 from exporters.quantization.gptq import damped, quantize_alike
 from exporters.quantization.hessians import inputs_of, module_of

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from exporters.architectures.decoders.blocks import DecoderModel
-from exporters.architectures.held import holding
+from exporters.held import holding
 
 
 def divergence(torch_model: Any, quantized: DecoderModel, ids: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from exporters.architectures.blocks import EncoderModel, Pooling
-from exporters.architectures.held import holding
+from exporters.held import holding
 from exporters.sources.huggingface import HuggingFaceSource
 from exporters.verification.probes import spread
 from mobile_llm.tasks.token_classification import OUTSIDE

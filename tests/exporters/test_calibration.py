@@ -424,7 +424,7 @@ def test_ctrl_c_leaves_nothing(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("exporters.quantization.calibrated.quantize_calibrated", interrupted)
+    monkeypatch.setattr("exporters.quantization.calibrated.quantize_alike", interrupted)
     arguments = (*INT4, "--calibration", str(text), "-o", str(tmp_path / "bundle"))
     assert answer("export", str(decoder_folder("llama")), *arguments)[0] == 130
     assert not list(tmp_path.iterdir())

@@ -14,10 +14,10 @@ import torch
 from exporters.architectures.blocks import map_blocks
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import AnyNorm, DecoderModel
-from exporters.architectures.held import holding
 from exporters.architectures.weights import Weight
 from exporters.formats.onnx import lower_decoder as lower_onnx
 from exporters.formats.tflite import lower_decoder as lower_tflite
+from exporters.held import holding
 from exporters.quantization.centers import centered
 from exporters.quantization.hessians import gather_hessians
 from exporters.quantization.integers import quantize_in_blocks, quantize_per_channel, to_int4, to_int8

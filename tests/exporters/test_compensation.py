@@ -12,7 +12,7 @@ import torch
 from exporters.architectures.blocks import weights_of
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
-from exporters.architectures.held import holding
+from exporters.held import holding
 from exporters.quantization.calibrated import by_calibration
 from exporters.quantization.compensation import compensated
 from exporters.quantization.gptq import quantize_calibrated
