@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from exporters.finetuning import processes
+from exporters.finetuning.model import bfloat16_helps
 from mobile_llm.errors import InvalidInput
 
 _NOUNS = ("film", "the plot of it", "reviews", "a long and warm call", "it", "funny text")
@@ -47,7 +48,7 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch(words: 
         assert json.loads(done.stdout)["examples"] == len(ROWS)  # one document: one process prints
         curves[name], weights[name] = _losses(log), (out / "model.safetensors").stat().st_size
     assert len(curves["one"]) == 3 * len(ROWS) // 8
-    assert curves["two"] == pytest.approx(curves["one"], rel=1e-4)
+    assert curves["two"] == pytest.approx(curves["one"], rel=2e-3 if bfloat16_helps() else 1e-4)  # rounding
     assert curves["half"][: len(curves["one"])] != pytest.approx(curves["one"], rel=1e-2)  # the comparison can fail
     assert weights["two"] == weights["one"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["half", "one", "two"]
