@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.progress import Watch
-from exporters.quantization.calibrated import stored_bytes, with_wide_layers
+from exporters.quantization.calibrated import stored_bytes, widening
 from exporters.quantization.hessians import Hessians
 from exporters.quantization.integers import to_int4, to_int4_throughout
 from mobile_llm.bundle import Artifact
@@ -35,8 +35,9 @@ def filled(
 ) -> DecoderModel:
     """`coarse`, which is `blocks` in 4 bits, with layers in 8 until an artifact is full. What a graph grows by with
     them is known once it is written: where one is too large, they get that much less room. Raises InvalidSpec."""
+    widened = widening(blocks, coarse, hessians)
     while True:
-        model = with_wide_layers(blocks, coarse, hessians, room) if room > 0 else coarse
+        model = widened(room)
         written = write(model)
         over = _excess(written, max_size)
         if over <= 0:
@@ -56,15 +57,16 @@ def near(
 ) -> DecoderModel:
     """`coarse`, which is `blocks` in 4 bits, with about as few bytes more as bring `divergence` down to `most`. Raises
     InvalidSpec where all layers in 8 bits do not."""
-    found = with_wide_layers(blocks, coarse, hessians, math.inf)
+    widened = widening(blocks, coarse, hessians)
+    found = widened(math.inf)
     least = divergence(found)
     if least > most:
-        raise InvalidSpec(f"with all layers in 8 bits the model diverges by {least:.4f}, above {most:g}; allow as much")
+        raise InvalidSpec(f"with all layers in 8 bits the model diverges by {least:.2g}, above {most:g}; allow as much")
     too_little, enough = 0, 2 * stored_bytes(found)
     for step in range(_STEPS):
         watch(f"looking for the layers that need 8 bits, {step} of {_STEPS}")
         room = (too_little + enough) // 2 if step else 0
-        model = with_wide_layers(blocks, coarse, hessians, room)
+        model = widened(room)
         if divergence(model) <= most:
             found, enough = model, room
         else:

@@ -45,15 +45,14 @@ def recipes_for(
     rounded, room = (to_int4, 0) if spec.max_size is None else rounded_within(blocks, write, spec.max_size)
     texts = calibration_texts(source, blocks, text, watch)
     hessians = gather_hessians(source.model, blocks, texts.written, texts.read, watch)
-    blocks = centered(blocks, hessians)
     recipes = dict(RECIPES)  # what is computed here is kept, and the moments are not
     if "int8" in spec.recipes:
         even, known = smoothed(blocks, hessians)
-        in_8_bits = by_calibration(even, to_int8(even), known, watch)
+        in_8_bits = by_calibration(even, to_int8(centered(even, known)), known, watch)
         recipes["int8"] = lambda _: in_8_bits
     if "int4" in spec.recipes:
         even, known = smoothed_behind_gates(blocks, hessians)
-        in_4_bits = by_calibration(even, rounded(even), known, watch)
+        in_4_bits = by_calibration(even, rounded(centered(even, known)), known, watch)
         if spec.max_size is not None:
             in_4_bits = filled(even, in_4_bits, known, room, write, spec.max_size)
         if spec.max_kl is not None:

@@ -7,13 +7,15 @@ Not covered: errors of several layers that add up or cancel, what is left of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from exporters.architectures.blocks import weights_of
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
 from exporters.progress import Watch, counted, silent
-from exporters.quantization.gptq import quantize_alike, weighted_error
+from exporters.quantization.gptq import quantize_group, weighted_error
 from exporters.quantization.hessians import Hessians, inputs_of
 from exporters.quantization.integers import placed, to_int8
 
@@ -24,13 +26,33 @@ def by_calibration(
     blocks: DecoderModel, rounded: DecoderModel, hessians: Hessians, watch: Watch = silent
 ) -> DecoderModel:
     """`rounded`, which is `blocks` in integers, with other ones by calibration, and in 4 bits other scales."""
-    return placed(rounded, _calibrated(blocks, rounded, hessians, watch))
+    stored = weights_of(rounded)
+    found: dict[str, Quantized] = {}
+    for group in counted([*inputs_of(blocks), (blocks.head.weight,)], watch, "rounding layers"):
+        values = {weight.name: weight.float32() for weight in group}
+        found |= quantize_group(values, stored, hessians.inputs[group[0].name])
+    return placed(rounded, found)
 
 
-def with_wide_layers(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, room: float) -> DecoderModel:
-    """`coarse`, calibrated from `blocks`, with as many layers in 8 bits as `room` more bytes of weights (see
-    `stored_bytes`) allow."""
-    return placed(coarse, _promoted(blocks, coarse, hessians, room))
+def widening(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians) -> Callable[[float], DecoderModel]:
+    """By a number of bytes of weights (see `stored_bytes`): `coarse`, calibrated from `blocks`, with as many layers in
+    8 bits as that much more room allows, those first that are worth most per byte."""
+    exact, narrow, wide = weights_of(blocks), weights_of(coarse), weights_of(to_int8(blocks))
+    names = [name for name in hessians.outputs if _bytes(wide[name]) > _bytes(narrow[name])]
+    costs = {name: _bytes(wide[name]) - _bytes(narrow[name]) + _APART for name in names}
+    worth = {name: _worth(exact[name], narrow[name], hessians) / costs[name] for name in names}
+    ranked = sorted(worth, key=lambda name: -worth[name])
+
+    def within(room: float) -> DecoderModel:
+        chosen: dict[str, Quantized] = {}
+        for name in ranked:
+            quantized = wide[name].quantized
+            if quantized and costs[name] <= room:
+                chosen[name] = quantized
+                room -= costs[name]
+        return placed(coarse, chosen)
+
+    return within
 
 
 def stored_bytes(model: DecoderModel) -> int:
@@ -41,36 +63,6 @@ def stored_bytes(model: DecoderModel) -> int:
 def _bytes(weight: Weight) -> int:
     quantized, size = weight.quantized, int(np.prod(weight.shape))
     return size * quantized.bits // 8 + 2 * quantized.scale.size if quantized else 4 * size
-
-
-def _calibrated(blocks: DecoderModel, rounded: DecoderModel, hessians: Hessians, watch: Watch) -> dict[str, Quantized]:
-    """By the name of a weight; those of one input are computed together."""
-    stored = weights_of(rounded)
-    found = {}
-    for group in counted([*inputs_of(blocks), (blocks.head.weight,)], watch, "rounding layers"):
-        rows = np.concatenate([weight.float32() for weight in group])
-        together = quantize_alike(stored[group[0].name], rows, hessians.inputs[group[0].name])
-        first = 0
-        for weight in group:
-            part = slice(first, first + weight.shape[0])
-            found[weight.name] = Quantized(together.integers[part], together.scale[part], together.bits)
-            first = part.stop
-    return found
-
-
-def _promoted(blocks: DecoderModel, coarse: DecoderModel, hessians: Hessians, left: float) -> dict[str, Quantized]:
-    """The layers that are worth most per byte, in 8 bits, as long as they fit into the bytes that are left."""
-    exact, narrow, wide = weights_of(blocks), weights_of(coarse), weights_of(to_int8(blocks))
-    names = [name for name in hessians.outputs if _bytes(wide[name]) > _bytes(narrow[name])]
-    costs = {name: _bytes(wide[name]) - _bytes(narrow[name]) + _APART for name in names}
-    worth = {name: _worth(exact[name], narrow[name], hessians) for name in names}
-    chosen: dict[str, Quantized] = {}
-    for name in sorted(worth, key=lambda name: -worth[name] / costs[name]):
-        quantized = wide[name].quantized
-        if quantized and costs[name] <= left:
-            chosen[name] = quantized
-            left -= costs[name]
-    return chosen
 
 
 def _worth(exact: Weight, narrow: Weight, hessians: Hessians) -> float:

@@ -17,7 +17,7 @@ Not covered: zero points, columns in another order than they are in (no gain her
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -67,10 +67,24 @@ def quantize_rows_calibrated(values: np.ndarray, hessian: np.ndarray) -> Quantiz
     return Quantized(np.concatenate(parts).astype(np.int8), nearest.scale, bits=8)
 
 
-def quantize_alike(stored: Weight, values: np.ndarray, hessian: np.ndarray) -> Quantized:
-    """A float32 matrix as `stored` is, in blocks of 4 bits or in 8."""
-    in_blocks = stored.quantized is not None and stored.quantized.bits == 4
-    return quantize_calibrated(values, hessian) if in_blocks else quantize_rows_calibrated(values, hessian)
+def quantize_group(
+    values: Mapping[str, np.ndarray], stored: Mapping[str, Weight], hessian: np.ndarray
+) -> dict[str, Quantized]:
+    """Float32 matrices that share an input, by name, each in blocks of 4 bits or in 8 as `stored` has it; those that
+    are alike are computed together."""
+    found: dict[str, Quantized] = {}
+    for quantize, in_blocks in ((quantize_calibrated, True), (quantize_rows_calibrated, False)):
+        alike = {name: rows for name, rows in values.items() if _in_blocks(stored[name]) == in_blocks}
+        if alike:
+            together = quantize(np.concatenate(list(alike.values())), hessian)
+            ends = np.cumsum([len(rows) for rows in alike.values()])[:-1]
+            parts = zip(alike, np.split(together.integers, ends), np.split(together.scale, ends))
+            found |= {name: Quantized(integers, scale, together.bits) for name, integers, scale in parts}
+    return found
+
+
+def _in_blocks(weight: Weight) -> bool:
+    return weight.quantized is not None and weight.quantized.bits == 4
 
 
 def weighted_error(difference: np.ndarray, hessian: np.ndarray) -> np.ndarray:

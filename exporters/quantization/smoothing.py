@@ -26,25 +26,32 @@ _SMALLEST = 1e-6
 
 def smoothed(blocks: DecoderModel, hessians: Hessians) -> tuple[DecoderModel, Hessians]:
     """The same function in float, for 8 bits, and what calibration would have found of it."""
-    inputs = dict(hessians.inputs)
+    known = hessians
     for several in (list(group.values()) for layer in blocks.layers for group in _taking_norms(layer)):
-        sizes = _sizes(hessians, *several)
-        moments = inputs[several[0].weight.name] / np.outer(sizes, sizes)
-        inputs |= {linear.weight.name: moments for linear in several}
+        known = _divided_inputs(known, _sizes(hessians, *several), *several)
     layers = tuple(_behind_norms(layer, hessians) for layer in blocks.layers)
-    return smoothed_behind_gates(replace(blocks, layers=layers), replace(hessians, inputs=inputs))
+    return smoothed_behind_gates(replace(blocks, layers=layers), known)
 
 
 def smoothed_behind_gates(blocks: DecoderModel, hessians: Hessians) -> tuple[DecoderModel, Hessians]:
     """The same function in float, for 4 bits, and what calibration would have found of it."""
     layers = tuple(_behind_gates(layer, hessians) for layer in blocks.layers)
-    inputs, outputs = dict(hessians.inputs), dict(hessians.outputs)
+    known, outputs = hessians, dict(hessians.outputs)
     for forward in (layer.feed_forward for layer in blocks.layers):
         if isinstance(forward, GatedFeedForward):
-            sizes, down, up = _sizes(hessians, forward.down), forward.down.weight.name, forward.up.weight.name
-            inputs[down] = hessians.inputs[down] / np.outer(sizes, sizes)
-            outputs[up] = hessians.outputs[up] * sizes**2
-    return replace(blocks, layers=layers), replace(hessians, inputs=inputs, outputs=outputs)
+            sizes = _sizes(hessians, forward.down)
+            known = _divided_inputs(known, sizes, forward.down)
+            outputs[forward.up.weight.name] = outputs[forward.up.weight.name] * sizes**2
+    return replace(blocks, layers=layers), replace(known, outputs=outputs)
+
+
+def _divided_inputs(hessians: Hessians, sizes: np.ndarray, *linears: Linear) -> Hessians:
+    """What is known of inputs that these layers share, once their channels are divided."""
+    name = linears[0].weight.name
+    moments, mean = hessians.inputs[name] / np.outer(sizes, sizes), hessians.means[name] / sizes
+    names = [linear.weight.name for linear in linears]
+    inputs, means = dict.fromkeys(names, moments), dict.fromkeys(names, mean)
+    return replace(hessians, inputs={**hessians.inputs, **inputs}, means={**hessians.means, **means})
 
 
 def _taking_norms(layer: DecoderLayer) -> tuple[dict[str, Linear], dict[str, Linear]]:
@@ -90,8 +97,7 @@ def _sizes(hessians: Hessians, *linears: Linear) -> np.ndarray:
 
 def _behind(linear: Linear, sizes: np.ndarray) -> Linear:
     """What takes the input once its channels are divided."""
-    center = None if linear.center is None else linear.center / sizes
-    return replace(linear, weight=_changed(linear.weight, linear.weight.float32() * sizes), center=center)
+    return replace(linear, weight=_changed(linear.weight, linear.weight.float32() * sizes))
 
 
 def _before(linear: Linear, sizes: np.ndarray) -> Linear:

@@ -1,5 +1,4 @@
-"""int4 by calibration: the second moments, the rounding itself, promotion, and the same numbers read back from every
-format's file."""
+"""int4 by calibration: the second moments, promotion, and the same numbers read back from every format's file."""
 
 from __future__ import annotations
 
@@ -19,15 +18,14 @@ import exporters
 from exporters.architectures.blocks import weights_of
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
-from exporters.architectures.weights import Quantized
 from exporters.decoders.calibrated import recipes_for
 from exporters.progress import silent
-from exporters.quantization.calibrated import by_calibration, stored_bytes, with_wide_layers
+from exporters.quantization.calibrated import by_calibration, stored_bytes, widening
 from exporters.quantization.calibration import calibration_texts, read_windows, write_windows
 from exporters.quantization.divergence import divergence
-from exporters.quantization.gptq import quantize_calibrated, quantize_rows_calibrated, weighted_error
+from exporters.quantization.gptq import weighted_error
 from exporters.quantization.hessians import Hessians, gather_hessians, inputs_of
-from exporters.quantization.integers import quantize_in_blocks, quantize_per_channel, to_int4, to_int8
+from exporters.quantization.integers import to_int4, to_int8
 from exporters.sources.huggingface import open_source
 from exporters.spec import ExportSpec
 from mobile_llm.artifacts import read
@@ -40,58 +38,6 @@ from .conftest import DECODERS
 Decoder = Callable[[str], Any]
 Folder = Callable[[str], Path]
 TEXT = "The plot makes no sense, and the jokes fall flat. Żółć 😍 " * 40
-
-
-@pytest.fixture(scope="module")
-def correlated() -> tuple[np.ndarray, np.ndarray]:
-    """A matrix (24, 96) and the moments of inputs that a few directions explain, as those of a model are."""
-    random = np.random.default_rng(0)
-    inputs = random.normal(size=(2000, 12)) @ random.normal(size=(12, 96)) + 0.3 * random.normal(size=(2000, 96))
-    inputs = (inputs * np.exp(random.normal(size=96))).astype(np.float32)
-    return random.standard_t(4, size=(24, 96)).astype(np.float32), inputs.T @ inputs / len(inputs)
-
-
-def _error(found: Quantized, values: np.ndarray, hessian: np.ndarray) -> float:
-    return float(weighted_error(values - found.dequantized(), hessian).sum())
-
-
-def test_outputs_change_less_than_by_rounding_to_nearest(correlated: tuple[np.ndarray, np.ndarray]) -> None:
-    values, hessian = correlated
-    nearest = _error(quantize_in_blocks(values), values, hessian)
-    errors = [_error(quantize_calibrated(values, hessian, rounds), values, hessian) for rounds in (0, 1, 2)]
-    assert errors[0] < nearest / 2
-    assert errors[2] <= errors[1] < errors[0]
-
-
-def test_the_encoding_is_that_of_rounding_to_nearest(correlated: tuple[np.ndarray, np.ndarray]) -> None:
-    found = quantize_calibrated(*correlated)
-    assert (found.bits, found.block, found.shape) == (4, 32, (24, 96))
-    assert found.integers.dtype == np.int8
-    assert (np.abs(found.integers) <= 7).all()
-    assert found.scale.dtype == np.float32
-    assert (found.scale > 0).all()
-    np.testing.assert_array_equal(found.scale, found.scale.astype(np.float16))
-
-
-def test_in_8_bits_scales_stay_and_outputs_change_less(correlated: tuple[np.ndarray, np.ndarray]) -> None:
-    values, hessian = correlated
-    nearest, found = quantize_per_channel(values), quantize_rows_calibrated(values, hessian)
-    assert (found.bits, found.scale.shape) == (8, (24, 1))
-    np.testing.assert_array_equal(found.scale, nearest.scale)
-    assert np.abs(found.integers).max() <= 127
-    assert _error(found, values, hessian) < _error(nearest, values, hessian) / 2
-    odd = values[:, :90]
-    np.testing.assert_array_equal(
-        quantize_rows_calibrated(odd, hessian[:90, :90]).integers, quantize_per_channel(odd).integers
-    )
-
-
-def test_inputs_that_never_come_are_no_obstacle(correlated: tuple[np.ndarray, np.ndarray]) -> None:
-    values, hessian = (array.copy() for array in correlated)
-    hessian[5], hessian[:, 5], values[:, 32:64] = 0, 0, 0
-    for moments in (hessian, np.zeros_like(hessian)):
-        assert np.isfinite(quantize_calibrated(values, moments).dequantized()).all()
-    assert not quantize_calibrated(np.zeros_like(values), hessian).integers.any()
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +115,7 @@ def test_a_budget_is_spent_on_the_layers_worth_most(calibrated: tuple[DecoderMod
     smallest = stored_bytes(narrow)
     chosen: set[str] = set()
     for room in (0, 12_000, 40_000, 10_000_000):
-        promoted = with_wide_layers(blocks, narrow, hessians, room)
+        promoted = widening(blocks, narrow, hessians)(room)
         assert stored_bytes(promoted) <= smallest + room
         assert len(_in_8_bits(promoted)) >= len(chosen)
         chosen = _in_8_bits(promoted)
@@ -424,7 +370,7 @@ def test_ctrl_c_leaves_nothing(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("exporters.quantization.calibrated.quantize_alike", interrupted)
+    monkeypatch.setattr("exporters.quantization.calibrated.quantize_group", interrupted)
     arguments = (*INT4, "--calibration", str(text), "-o", str(tmp_path / "bundle"))
     assert answer("export", str(decoder_folder("llama")), *arguments)[0] == 130
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.architectures.blocks import map_blocks
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import AnyNorm, DecoderModel
 from exporters.architectures.weights import Weight
@@ -105,10 +104,3 @@ def test_a_matrix_in_integers_times_a_vector() -> None:
     for stored in (values, quantize_per_channel(values), quantize_in_blocks(values)):
         weight = Weight("w", stored)
         np.testing.assert_allclose(weight.times(vector), weight.float32() @ vector, atol=1e-4)
-
-
-def test_layers_that_know_no_center_have_none(decoder: Decoder) -> None:
-    blocks = describe_decoder(decoder("llama"))
-    assert map_blocks(blocks, lambda block: block).head.center is None
-    with pytest.raises(ValueError, match="knows no center"):
-        _ = blocks.head.at_center

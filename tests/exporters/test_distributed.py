@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from exporters.finetuning import processes
-from exporters.finetuning.model import bfloat16_helps
 from mobile_llm.errors import InvalidInput
 
 _NOUNS = ("film", "the plot of it", "reviews", "a long and warm call", "it", "funny text")
 ROWS = [f"{noun} {word}{end},{word}" for noun in _NOUNS for word in ("good", "bad") for end in ("", " again", " not at all", " !")]  # fmt: skip  # noqa: E501
-_ALONE = [sys.executable, "-m", "mobile_llm"]
-_TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mobile_llm"]
+_IN_FLOAT32 = str(Path(__file__).with_name("in_float32.py"))
+_ALONE = [sys.executable, _IN_FLOAT32]
+_LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+_TWO = [*_LAUNCHER, "-m", "mobile_llm"]
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -40,7 +41,7 @@ def _losses(path: Path) -> list[float]:
 @pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch(words: list[str], tmp_path: Path) -> None:
     curves, weights = {}, {}
-    for name, launcher, batch in (("one", _ALONE, "8"), ("two", _TWO, "4"), ("half", _ALONE, "4")):
+    for name, launcher, batch in (("one", _ALONE, "8"), ("two", [*_LAUNCHER, _IN_FLOAT32], "4"), ("half", _ALONE, "4")):
         log, out = tmp_path / f"{name}.jsonl", tmp_path / "out" / name
         command = [*launcher, *words, "--batch-size", batch, "--loss-log", str(log), "-o", str(out)]
         done = subprocess.run(command, capture_output=True, text=True, env=_ENVIRONMENT)
@@ -48,7 +49,7 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch(words: 
         assert json.loads(done.stdout)["examples"] == len(ROWS)  # one document: one process prints
         curves[name], weights[name] = _losses(log), (out / "model.safetensors").stat().st_size
     assert len(curves["one"]) == 3 * len(ROWS) // 8
-    assert curves["two"] == pytest.approx(curves["one"], rel=2e-3 if bfloat16_helps() else 1e-4)  # rounding
+    assert curves["two"] == pytest.approx(curves["one"], rel=1e-4)
     assert curves["half"][: len(curves["one"])] != pytest.approx(curves["one"], rel=1e-2)  # the comparison can fail
     assert weights["two"] == weights["one"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["half", "one", "two"]

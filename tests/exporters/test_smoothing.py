@@ -63,6 +63,7 @@ def test_calibration_knows_the_new_layers(change: Callable[..., Any], decoder: D
     for name in worked_out.outputs:
         scale = np.abs(found.inputs[name]).max()
         np.testing.assert_allclose(worked_out.inputs[name], found.inputs[name], atol=1e-4 * scale)
+        np.testing.assert_allclose(worked_out.means[name], found.means[name], atol=1e-5 * np.sqrt(scale))
         np.testing.assert_allclose(worked_out.outputs[name], found.outputs[name], rtol=2e-3, atol=1e-9)
 
 
