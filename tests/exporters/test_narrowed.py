@@ -75,10 +75,10 @@ def test_what_is_no_flatbuffer_is_refused(file: Path, tmp_path: Path) -> None:
     whole, other = file.read_bytes(), tmp_path / "other.tflite"
     rng = random.Random(0)
     garbage = [rng.randbytes(size) for size in (1, 4, 40, 4000) for _ in range(50)]
-    for data in (b"", whole[:4], whole[: len(whole) // 2], *garbage):
+    for data in (b"", whole[:4], whole[: len(whole) // 2], whole[:-16], *garbage):
         other.write_bytes(data)
         with other.open("rb") as source, pytest.raises(IntegrityFailed, match=r"other\.tflite"):
-            mapped(source, ["decode_16"])
+            CompiledFile(source, 1, ["decode_16"])
 
 
 def test_packed_weights_are_found_again(

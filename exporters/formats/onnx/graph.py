@@ -7,7 +7,8 @@ maps into memory instead of reading it, has no such limit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Graph:
         self._domains = {""}
         self._shared: dict[str, str] = {}
         self._beside = beside
-        self._large: list[tuple[TensorProto, np.ndarray]] = []
+        self._large: dict[str, _Large] = {}
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
         self._graph.input.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -54,9 +55,22 @@ class Graph:
             tensor = self._graph.initializer.add(name=name, dims=values.shape)
             tensor.data_type = helper.np_dtype_to_tensor_dtype(values.dtype)
             if self._beside and values.nbytes >= _BESIDE:
-                self._large.append((tensor, values))
+                self._large[name] = _Large(values, [tensor])
             else:
                 tensor.raw_data = np.ascontiguousarray(values).tobytes()
+        return name
+
+    def reshaped(self, constant: str, *sizes: int) -> str:
+        """A constant in another shape. Beside the file it is the same bytes: what a Reshape gives would be computed as
+        the file is opened, and stay in memory as a copy."""
+        if constant not in self._large:
+            return self.node("Reshape", [constant, self.vector(*sizes)])
+        name = f"{constant}.{'x'.join(map(str, sizes))}"
+        if name not in self._constants:
+            self._constants.add(name)
+            large = self._large[constant]
+            large.tensors.append(self._graph.initializer.add(name=name, dims=sizes))
+            large.tensors[-1].data_type = large.tensors[0].data_type
         return name
 
     def overridable(self, name: str, values: np.ndarray) -> str:
@@ -134,7 +148,7 @@ class Graph:
             raise UnsupportedModel(f"{path.name} would exceed 2 GB, ONNX's limit for one file; choose int8")
         path.parent.mkdir(parents=True, exist_ok=True)
         if self._large:
-            _write_beside(path.with_name(f"{path.name}_data"), self._large)
+            _write_beside(path.with_name(f"{path.name}_data"), self._large.values())
         path.write_bytes(model.SerializeToString(deterministic=True))
 
     def model(self) -> onnx.ModelProto:
@@ -146,15 +160,25 @@ class Graph:
         return self._model
 
 
-def _write_beside(path: Path, constants: Sequence[tuple[TensorProto, np.ndarray]]) -> None:
+@dataclass(frozen=True)
+class _Large:
+    """What lies beside the file, and the constants that it is."""
+
+    values: np.ndarray
+    tensors: list[TensorProto]
+
+
+def _write_beside(path: Path, constants: Iterable[_Large]) -> None:
     """One after the other in the order in which they came, each on a page of its own."""
     with path.open("wb") as file:
-        for tensor, values in constants:
+        for large in constants:
             file.write(bytes(-file.tell() % _PAGE))
-            tensor.data_location = TensorProto.EXTERNAL
-            place = {"location": path.name, "offset": file.tell(), "length": values.nbytes}
-            tensor.external_data.extend(onnx.StringStringEntryProto(key=k, value=str(v)) for k, v in place.items())
-            file.write(np.ascontiguousarray(values).data)
+            place = {"location": path.name, "offset": file.tell(), "length": large.values.nbytes}
+            entries = [onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in place.items()]
+            for tensor in large.tensors:
+                tensor.data_location = TensorProto.EXTERNAL
+                tensor.external_data.extend(entries)
+            file.write(np.ascontiguousarray(large.values).data)
 
 
 FLOAT = TensorProto.FLOAT

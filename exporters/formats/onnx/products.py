@@ -141,7 +141,7 @@ class Products:
         integers, scale = self._blocks(name, weight)
         return g.node(
             "GatherBlockQuantized",
-            [g.node("Reshape", [integers, g.vector(len(weight.integers), -1)]), ids, scale],
+            [g.reshaped(integers, len(weight.integers), weight.shape[1] * weight.bits // 8), ids, scale],
             domain=CONTRIB,
             bits=weight.bits,
             block_size=self._block(weight),

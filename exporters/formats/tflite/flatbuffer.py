@@ -2,7 +2,9 @@
 
 Whatever is equal is written once and referred to from many places: buffers, so that several static shapes cost one set
 of weights, and the tables of tensors, operators and scales, of which they would cost as much again. What is computed
-has no name for that reason. Operator versions and options follow tensorflow/compiler/mlir/lite/schema/schema.fbs.
+has no name for that reason. Weights, which runtimes pack once, lie behind what every run reads, so that a file that is
+mapped fills memory with little more than that. Operator versions and options follow
+tensorflow/compiler/mlir/lite/schema/schema.fbs.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ class Model:
         self._model.buffers = [schema.BufferT()]  # buffer 0 means "no contents"
         self._codes: dict[tuple[int, int], int] = {}
         self._buffers: dict[str, int] = {}
+        self._sizes: list[tuple[bool, int]] = []  # of each buffer: whether its numbers are as wide as computed ones
         self._scales: dict[str, _Once] = {}
         self._tables: dict[Hashable, _Once] = {}
 
@@ -55,6 +58,7 @@ class Model:
             buffer = schema.BufferT()
             buffer.data = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
             self._buffers[name] = len(self._model.buffers)
+            self._sizes.append((values.itemsize >= 4, -values.nbytes))
             self._model.buffers.append(buffer)
         return self._buffers[name]
 
@@ -103,9 +107,17 @@ class Model:
             raise UnsupportedModel(f"{path.name} would exceed 2 GB, the limit of a .tflite file; choose int8")
         # Room for everything at once: a builder that grows copies all the weights.
         builder = _Builder(size + (1 << 22) + _BYTES_OF_A_TABLE * len(self._tables))
+        self._pack_buffers(builder)
         builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
         path.parent.mkdir(parents=True, exist_ok=True)
         builder.write(path)
+
+    def _pack_buffers(self, builder: Any) -> None:
+        """A file is written from its end: the largest weights first, then smaller ones, then what stays as it is."""
+        buffers = [_Once(buffer) for buffer in self._model.buffers]
+        for _, buffer in sorted(zip(self._sizes, buffers[1:]), key=lambda pair: pair[0]):
+            buffer.Pack(builder)
+        self._model.buffers = buffers
 
 
 class Subgraph:
