@@ -16,7 +16,7 @@ class Quantized:
     """Symmetric integers of a two-dimensional weight: `value = integers * scale`.
 
     Attributes:
-        integers: int8, shape (out, in), in [-127, 127] for 8 bits and [-7, 7] for 4.
+        integers: int8, shape (out, in), in [-127, 127] for 8 bits and [-8, 7] for 4.
         scale: float32 but exact in float16 so that every format holds the same number,
             shape (out, in // block); (out, 1) is per output channel.
         bits: 8 or 4.

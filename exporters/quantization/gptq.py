@@ -22,15 +22,16 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from exporters.architectures.weights import Quantized, Weight
-from exporters.quantization.integers import BLOCK, SMALLEST_SCALE, quantize_per_channel
+from exporters.quantization.integers import BLOCK, OF_4, SMALLEST_SCALE, quantize_per_channel, unclipped_scale
 
 _DAMPING = 0.01  # of the mean of H's diagonal, added to it
 _SHRINK = np.linspace(0.6, 1.05, 16, dtype=np.float32)  # scales tried, as shares of the one that clips nothing
 _ROUNDS = 2  # of refinement
 _MOVE = 1.4  # a refit may change a scale by this factor: further away it has left the integers it was fit to
 _ROWS = 2048  # at a time, for memory
-_LARGEST, _LARGEST_OF_8 = 7, 127  # integers
+_OF_8 = (-127, 127)  # the least and the largest integer
 
+Ends = tuple[int, int]
 ScaleOf = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -42,10 +43,10 @@ def quantize_calibrated(values: np.ndarray, hessian: np.ndarray, rounds: int = _
     parts = []
     for first in range(0, len(values), _ROWS):
         rows = values[first : first + _ROWS].astype(np.float32)
-        integers, scale = _rounded(rows, hessian, factor, _scale, _LARGEST)
+        integers, scale = _rounded(rows, hessian, factor, _scale, OF_4)
         for _ in range(rounds):
             scale = _refit(rows, integers, scale, hessian)
-            integers = _descended(rows, integers, scale, hessian, _LARGEST)
+            integers = _descended(rows, integers, scale, hessian, OF_4)
         parts.append((integers, scale))
     integers, scales = (np.concatenate(part) for part in zip(*parts))
     return Quantized(integers.astype(np.int8), scales, bits=4)
@@ -62,8 +63,8 @@ def quantize_rows_calibrated(values: np.ndarray, hessian: np.ndarray) -> Quantiz
     parts = []
     for first in range(0, len(values), _ROWS):
         rows, scale = values[first : first + _ROWS].astype(np.float32), nearest.scale[first : first + _ROWS]
-        integers, scales = _rounded(rows, hessian, factor, lambda *_, own=scale[:, 0]: own, _LARGEST_OF_8)
-        parts.append(_descended(rows, integers, scales, hessian, _LARGEST_OF_8))
+        integers, scales = _rounded(rows, hessian, factor, lambda *_, own=scale[:, 0]: own, _OF_8)
+        parts.append(_descended(rows, integers, scales, hessian, _OF_8))
     return Quantized(np.concatenate(parts).astype(np.int8), nearest.scale, bits=8)
 
 
@@ -106,7 +107,7 @@ def _inverse_factor(hessian: np.ndarray) -> np.ndarray:
 
 
 def _rounded(
-    rows: np.ndarray, hessian: np.ndarray, factor: np.ndarray, scale_of: ScaleOf, largest: int
+    rows: np.ndarray, hessian: np.ndarray, factor: np.ndarray, scale_of: ScaleOf, ends: Ends
 ) -> tuple[np.ndarray, np.ndarray]:
     """Integers as float32 (rows, in) and scales (rows, blocks), of a block as it is when its turn comes. Columns are
     kept as rows: each is then one piece."""
@@ -118,7 +119,7 @@ def _rounded(
         scale = scales[index] = scale_of(left[block].T, hessian[block, block])
         errors = np.empty((BLOCK, len(rows)), np.float32)
         for place, column in enumerate(range(first, first + BLOCK)):
-            integers[column] = _nearest(left[column], scale, largest)
+            integers[column] = _nearest(left[column], scale, ends)
             errors[place] = (left[column] - integers[column] * scale) / factor[column, column]
             rest = slice(column + 1, first + BLOCK)
             left[rest] -= factor[column, rest, None] * errors[place]
@@ -128,11 +129,11 @@ def _rounded(
 
 def _scale(values: np.ndarray, hessian: np.ndarray) -> np.ndarray:
     """The best of some scales for a block (rows, BLOCK) rounded to nearest, weighed by the block's own moments."""
-    whole = np.abs(values).max(axis=1) / _LARGEST
+    whole = unclipped_scale(values)
     best, least = _float16(whole), np.full(len(values), np.inf, np.float32)
     for share in _SHRINK:
         scale = _float16(whole * share)
-        error = weighted_error(values - _nearest(values, scale[:, None], _LARGEST) * scale[:, None], hessian)
+        error = weighted_error(values - _nearest(values, scale[:, None], OF_4) * scale[:, None], hessian)
         best, least = np.where(error < least, scale, best), np.minimum(error, least)
     return best
 
@@ -155,7 +156,7 @@ def _refit(rows: np.ndarray, integers: np.ndarray, scale: np.ndarray, hessian: n
 
 
 def _descended(
-    rows: np.ndarray, integers: np.ndarray, scale: np.ndarray, hessian: np.ndarray, largest: int
+    rows: np.ndarray, integers: np.ndarray, scale: np.ndarray, hessian: np.ndarray, ends: Ends
 ) -> np.ndarray:
     """Each integer in turn set to the best one for all others as they are; the error never grows."""
     held = integers.T.copy()
@@ -166,7 +167,7 @@ def _descended(
         near, moved = pull[block].copy(), np.empty((BLOCK, len(rows)), np.float32)
         for place, column in enumerate(range(first, first + BLOCK)):
             wanted = held[column] * scales[index] + near[place] / hessian[column, column]
-            better = _nearest(wanted, scales[index], largest)
+            better = _nearest(wanted, scales[index], ends)
             moved[place] = (better - held[column]) * scales[index]
             near -= hessian[block, column, None] * moved[place]
             held[column] = better
@@ -174,8 +175,8 @@ def _descended(
     return held.T.copy()
 
 
-def _nearest(values: np.ndarray, scale: np.ndarray, largest: int) -> np.ndarray:
-    return np.clip(np.rint(values / scale), -largest, largest)
+def _nearest(values: np.ndarray, scale: np.ndarray, ends: Ends) -> np.ndarray:
+    return np.clip(np.rint(values / scale), *ends)
 
 
 def _float16(scale: np.ndarray) -> np.ndarray:

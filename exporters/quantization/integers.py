@@ -20,6 +20,7 @@ from exporters.architectures.weights import Quantized, Weight
 
 Model = TypeVar("Model", EncoderModel, DecoderModel)
 BLOCK = 32
+OF_4 = (-8, 7)  # the least and the largest integer of 4 bits
 SMALLEST_SCALE = np.float16(2.0**-24)  # the smallest number float16 can hold
 
 
@@ -90,9 +91,16 @@ def quantize_in_blocks(values: np.ndarray, block: int = BLOCK) -> Quantized:
     """int4 of a float32 matrix (out, in) rounded to nearest; scale (out, in // block), exact in float16."""
     rows, width = values.shape
     parts = values.reshape(rows, width // block, block)
-    scale = np.maximum((np.abs(parts).max(axis=-1) / 7).astype(np.float16), SMALLEST_SCALE).astype(np.float32)
-    integers = np.clip(np.rint(parts / scale[..., None]), -7, 7).astype(np.int8)
+    scale = np.maximum(unclipped_scale(parts).astype(np.float16), SMALLEST_SCALE).astype(np.float32)
+    integers = np.clip(np.rint(parts / scale[..., None]), *OF_4).astype(np.int8)
     return Quantized(integers.reshape(rows, width), scale, bits=4)
+
+
+def unclipped_scale(parts: np.ndarray) -> np.ndarray:
+    """The smallest scale at which all of a block, the last axis, is within 4 bits."""
+    least, largest = OF_4
+    scale: np.ndarray = np.maximum(parts.max(axis=-1) / largest, parts.min(axis=-1) / least)
+    return scale
 
 
 def placed(model: DecoderModel, values: Mapping[str, Quantized]) -> DecoderModel:

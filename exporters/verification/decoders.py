@@ -88,9 +88,12 @@ class _DecoderCheck:
         readings = [self._read(ids) for ids in self._golden.probes.sequences]
         yield from self._measured("decode", "next_token", _compared(expected, readings))
         yield from self._measured("prefill", "prefill", self._in_one_go(readings))
-        if "score" in self._engine.artifact.entry_points:
+        if self._engine.artifact.scoring:
+            exact = "verify" in self._engine.artifact.entry_points
             scored = [self._score(ids) for ids in self._golden.probes.sequences]
-            yield from self._measured("score", "next_token", _compared(expected, scored))
+            yield from self._measured("verify" if exact else "score", "next_token", _compared(expected, scored))
+            if exact and self._against == "reference":
+                yield self._steps(scored)
         if self._against == "twin" or self._engine.artifact.precision == "fp32":
             yield self._greedy(self._golden.probes.written[self._source])
 
@@ -108,10 +111,25 @@ class _DecoderCheck:
     def _score(self, ids: tuple[int, ...]) -> _Reading:
         """What comes first in one go, then the logits after each of the last."""
         first = max(0, len(ids) - _SCORED)
-        self._engine.rewind(0)
-        if first:
-            self._engine.append(ids[:first])
+        self._begin(ids[:first])
         return _Reading(ids, np.arange(first, len(ids)), self._engine.score(ids[first:]))
+
+    def _begin(self, ids: Sequence[int]) -> None:
+        """Read these, which may be none, and nothing before them."""
+        self._engine.rewind(0)
+        if ids:
+            self._engine.append(ids)
+
+    def _steps(self, scored: Sequence[_Reading]) -> Row:
+        """Whether tokens that were read at once gave what they give one by one."""
+        apart = 0.0
+        for reading in scored:
+            self._begin(reading.ids[: reading.positions[0]])
+            steps = np.stack([self._engine.append([reading.ids[place]]) for place in reading.positions])
+            apart = max(apart, float(np.abs(steps - reading.logits).max()))
+        status: Status = "failed" if apart else "passed"
+        reason = "guessed tokens are verified by it, and answers have to stay the same"
+        return Row(self._engine.artifact_id, "verify", "difference to steps", apart, 0.0, status, reason, self._where)
 
     def _in_one_go(self, readings: Sequence[_Reading]) -> dict[str, float]:
         """How far the last logits are from those when a probe is read at once: at worst, but on average where

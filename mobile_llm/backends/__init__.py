@@ -40,7 +40,7 @@ class Decoder(Protocol):
 
     def score(self, ids: Sequence[int]) -> np.ndarray:
         """The same in one go whatever their number, with logits after each: (len(ids), vocabulary). Only of an artifact
-        that has the entry point `score`."""
+        that has an entry point `verify` or `score`."""
 
     def rewind(self, position: int) -> None:
         """Forget all tokens from `position` on; 0 forgets all."""

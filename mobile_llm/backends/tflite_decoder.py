@@ -90,7 +90,7 @@ class TfliteDecoder:
         self._signatures, self._head_dim = signatures, artifact.cache.head_dim
         self._prefills = sorted(artifact.entry_points["prefill"], key=length_of)
         self._decodes = sorted(artifact.entry_points["decode"], key=self._room)
-        self._scores = sorted(artifact.entry_points.get("score", ()), key=length_of)
+        self._scores = sorted(artifact.scoring, key=length_of)
         self._steps: dict[str, Step] = {}
         self._position = 0
         self._axes = axes_of(self._decodes[-1])

@@ -82,6 +82,12 @@ class Artifact:
         """Bytes on disk."""
         return sum(file.bytes for file in self.files)
 
+    @property
+    def scoring(self) -> tuple[EntryPoint, ...]:
+        """What reads several tokens at once, with logits after each: of the role `verify`, which gives those that steps
+        of one token would, to the last bit, or `score`. Empty where there is neither."""
+        return self.entry_points.get("verify") or self.entry_points.get("score", ())
+
 
 @dataclass(frozen=True)
 class AdapterOrigin:

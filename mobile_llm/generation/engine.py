@@ -75,8 +75,7 @@ class DecoderEngine(Owner):
     def score(self, ids: Sequence[int]) -> np.ndarray:
         """Read tokens, and give the logits (len(ids), vocabulary) of what comes after each: one by one where the
         artifact has no entry for it. Raises as `append`."""
-        at_once = "score" in self.artifact.entry_points
-        return self._reading(ids, self._decoder.score if at_once else self._step_by_step)
+        return self._reading(ids, self._decoder.score if self.artifact.scoring else self._step_by_step)
 
     def _step_by_step(self, ids: Sequence[int]) -> np.ndarray:
         return np.stack([self._decoder.append([token]) for token in ids])

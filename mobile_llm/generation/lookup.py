@@ -7,11 +7,11 @@ token is the one that was guessed, they are there already; where it is not, what
 constraints, samplers and random numbers take the same steps in the same order, and the same logits give the same
 tokens.
 
-Several tokens read at once do not give the same logits as one by one, though: sums are taken in another order. Of
-float artifacts that is a matter of the last bits, below a bound (`_NOISE`); where the best two tokens are nearer than
-that, the text is read again one by one, so that a greedy answer is the one without lookup. Artifacts that round
-activations to integers carry such a bit on to the next rounding: measured on SmolLM2, one choice in ten changes. There
-lookup is off unless it is asked for.
+That holds where an artifact has an entry `verify`, which reads several tokens as it reads one. An entry `score` takes
+sums in another order. Of float artifacts that is a matter of the last bits, below a bound (`_NOISE`); where the best
+two tokens are nearer than that, the text is read again one by one, so that a greedy answer is the one without lookup.
+Artifacts that round activations to integers carry such a bit on to the next rounding: measured on SmolLM2, one choice
+in ten changes. There lookup is off unless it is asked for.
 
 Not covered: guesses by a second model, several guesses for one place, and by default answers that are sampled or
 constrained. A later turn of a conversation finds the cache as an earlier one left it, lookup's last bits included.
@@ -43,21 +43,26 @@ _FLOAT = {(form, precision) for form in ("onnx", "tflite") for precision in ("fp
 def reader_for(engine: DecoderEngine, request: Request) -> Reader:
     """As the request asks for; where it does not say, with lookup if a greedy answer is sure to stay as it is. Raises
     InvalidSpec where lookup is asked of an artifact that reads no tokens at once."""
-    if request.lookup and "score" not in engine.artifact.entry_points:
+    if request.lookup and not engine.artifact.scoring:
         raise InvalidSpec(
             f"{engine.artifact_id} has no entry point that scores several tokens at once, so lookup would gain "
             "nothing; leave lookup out, or export the model again"
         )
-    exact = keeps_greedy(engine.artifact) and request.sampler == Sampler() and request.constraint is None
-    if not (exact if request.lookup is None else request.lookup):
+    noise = noise_of(engine.artifact)
+    greedy = request.sampler == Sampler() and request.constraint is None
+    if not (greedy and noise is not None if request.lookup is None else request.lookup):
         return OneByOne(engine)
     end = len(request.ids) + request.max_tokens
-    return Lookup(engine, request.ids, end, _NOISE if exact else 0.0)
+    return Lookup(engine, request.ids, end, noise if greedy and noise else 0.0)
 
 
-def keeps_greedy(artifact: Artifact) -> bool:
-    """Whether tokens read at once give an artifact's own logits up to a known bound, and cost less than one by one."""
-    return (artifact.format, artifact.precision) in _FLOAT and "score" in artifact.entry_points
+def noise_of(artifact: Artifact) -> float | None:
+    """How far logits of tokens that are read at once may be apart from those one by one, 0 where they are the same;
+    None where no bound is known, or none are read at once."""
+    if "verify" in artifact.entry_points:
+        return 0.0
+    bounded = (artifact.format, artifact.precision) in _FLOAT and artifact.scoring
+    return _NOISE if bounded else None
 
 
 class Lookup:

@@ -173,8 +173,8 @@ def test_what_is_rewound_is_forgotten(variant: str, lowered: Callable[[str, str]
 def _blocks_of_16(values: np.ndarray) -> Quantized:
     """int4 to the nearest, with scales that float16 holds."""
     parts = values.reshape(len(values), -1, 16)
-    scale = (np.abs(parts).max(-1) / 7).astype(np.float16).astype(np.float32)
-    integers = np.clip(np.rint(parts / scale[..., None]), -7, 7).astype(np.int8)
+    scale = (np.abs(parts).max(-1) / 7.5).astype(np.float16).astype(np.float32)
+    integers = np.clip(np.rint(parts / scale[..., None]), -8, 7).astype(np.int8)
     return Quantized(integers.reshape(values.shape), scale, bits=4)
 
 

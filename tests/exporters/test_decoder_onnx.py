@@ -156,8 +156,8 @@ def test_sequences_of_one_length_are_a_batch(name: str, decoder: Make, tmp_path:
 def in_blocks(weight: Weight) -> Quantized:
     """4 bits to the nearest, in blocks of 16."""
     blocks = weight.float32().reshape(weight.shape[0], -1, 16)
-    scale = (np.abs(blocks).max(-1) / 7).astype(np.float16).astype(np.float32)
-    integers = np.clip(np.rint(blocks / scale[..., None]), -7, 7).astype(np.int8)
+    scale = (np.abs(blocks).max(-1) / 7.5).astype(np.float16).astype(np.float32)
+    integers = np.clip(np.rint(blocks / scale[..., None]), -8, 7).astype(np.int8)
     return Quantized(integers.reshape(weight.shape), scale, bits=4)
 
 

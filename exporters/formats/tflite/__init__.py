@@ -11,7 +11,7 @@ from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.decoders.walk import build_decoder
 from exporters.architectures.encoder import build_encoder
 from exporters.formats.lowered import Lowered, static_lengths, static_outputs
-from exporters.formats.tflite.signatures import FLOAT_ROWS, CacheLayout, Shape, cache_of, entry_points, shapes
+from exporters.formats.tflite.signatures import FLOAT_ROWS, Shape, cache_of, entry_points, shapes
 from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
 from mobile_llm.errors import InvalidSpec
 
@@ -40,11 +40,8 @@ def lower(model: EncoderModel, precision: str, bundle: Path) -> Lowered:
     return Lowered(path, {"encode": tuple(_entry(model, length) for length in lengths)}, _MINIMUM)
 
 
-def lower_decoder(
-    model: DecoderModel, precision: str, bundle: Path, context: int, layout: CacheLayout = FLOAT_ROWS
-) -> Lowered:
-    """Write `model` as `bundle/tflite/PRECISION.tflite`, for texts of up to `context` tokens. Caches of INT8_ROWS are a
-    quarter as large and faster, and cost a KL of 4e-4 on a model of 135M; FLOAT_ROWS are exact.
+def lower_decoder(model: DecoderModel, precision: str, bundle: Path, context: int) -> Lowered:
+    """Write `model` as `bundle/tflite/PRECISION.tflite`, for texts of up to `context` tokens.
 
     Raises InvalidSpec for more tokens than the model was made for.
     """
@@ -53,14 +50,12 @@ def lower_decoder(
             f"a context of {context} tokens: the model was made for {model.context}, ask for at most those"
         )
     path = f"tflite/{precision}.tflite"
-    write_decoder(model, bundle / path, shapes(context), context, layout)
+    write_decoder(model, bundle / path, shapes(context), context)
     minimum = _MINIMUM_OF_BLOCKS if precision == "int4" else _MINIMUM
-    return Lowered(path, entry_points(model, context, layout), minimum, cache_of(model, context, layout))
+    return Lowered(path, entry_points(model, context, FLOAT_ROWS), minimum, cache_of(model, context, FLOAT_ROWS))
 
 
-def write_decoder(
-    model: DecoderModel, path: Path, shapes: Sequence[Shape], context: int, layout: CacheLayout = FLOAT_ROWS
-) -> None:
+def write_decoder(model: DecoderModel, path: Path, shapes: Sequence[Shape], context: int) -> None:
     """One file with a signature for each shape."""
     from exporters.formats.tflite.decoder import Joined, TfliteDecoderBuilder
     from exporters.formats.tflite.flatbuffer import Model, Subgraph
@@ -68,7 +63,7 @@ def write_decoder(
     file, joined = Model(), Joined()
     for shape in shapes:
         graph = Subgraph(file, shape.signature)
-        build_decoder(model, TfliteDecoderBuilder(graph, shape, context, layout, joined))
+        build_decoder(model, TfliteDecoderBuilder(graph, shape, context, FLOAT_ROWS, joined))
         graph.finish()
     file.save(path)
 

@@ -42,24 +42,30 @@ class CachedAttention:
     def _with_cache(self, query: int, value: int, scores: int, attention: CausalAttention, layer: int) -> int:
         n = self._nodes
         past = self._capped(self._caches.scores(query, attention, layer), attention)
-        past = n.binary("Add", past, self._positions.mask_of_cache(attention.window, _groups(attention)))
+        past = n.binary("Add", past, self._mask_of_cache(attention))
         chances = n.softmax(n.concatenate(past, scores))
         of_past = self._caches.weighted(n.columns(chances, 0, self._cached), attention, layer)
-        of_new = n.columns(chances, self._cached, self._rows)
-        added = n.binary("Mul", of_new, value) if self._rows == 1 else n.matmul(of_new, value)
-        return n.binary("Add", of_past, added)
+        of_new = n.columns(chances, self._cached, self._graph.shape(scores)[-1])
+        return n.binary("Add", of_past, self._weighted_new(of_new, value, attention))
+
+    def _mask_of_cache(self, attention: CausalAttention) -> int:
+        return self._positions.mask_of_cache(attention.window, groups_of(attention))
+
+    def _weighted_new(self, chances: int, value: int, attention: CausalAttention) -> int:
+        """(1, kv_heads, groups * rows, head_dim) that the new tokens add."""
+        return self._nodes.binary("Mul", chances, value) if self._rows == 1 else self._nodes.matmul(chances, value)
 
     def _scores_of_new(self, query: int, key: int, attention: CausalAttention) -> int:
         n = self._nodes
         if self._rows == 1:  # with one row, small operators are cheaper than a matrix product
             return self._capped(n.reduce(Ops.SUM, n.binary("Mul", query, key), 3), attention)
         scores = self._capped(n.matmul(query, key, transpose=True), attention)
-        return n.binary("Add", scores, self._positions.mask_of_new(attention.window, _groups(attention)))
+        return n.binary("Add", scores, self._positions.mask_of_new(attention.window, groups_of(attention)))
 
     def _split(self, projected: tuple[int, ...], attention: CausalAttention) -> tuple[int, int, int]:
         """Positions and scale applied: queries (1, kv_heads, groups * rows, head_dim), keys and values (1, kv_heads,
         rows, head_dim)."""
-        groups, rope = _groups(attention), attention.rope
+        groups, rope = groups_of(attention), attention.rope
         query, key, value = (self._heads(x, attention, count) for x, count in zip(projected, (groups, 1, 1)))
         query, key = self._normed(query, attention.query_norm), self._normed(key, attention.key_norm)
         if rope:
@@ -84,7 +90,7 @@ class CachedAttention:
 
     def _stacked(self, query: int, attention: CausalAttention) -> int:
         """Those that share a key below each other."""
-        shape = (1, attention.kv_heads, _groups(attention) * self._rows, attention.head_dim)
+        shape = (1, attention.kv_heads, groups_of(attention) * self._rows, attention.head_dim)
         return query if self._graph.shape(query) == shape else self._nodes.reshape(query, shape)
 
     def _capped(self, scores: int, attention: CausalAttention) -> int:
@@ -99,7 +105,7 @@ class CachedAttention:
         return n.reshape(context, (self._rows, width))
 
 
-def _groups(attention: CausalAttention) -> int:
+def groups_of(attention: CausalAttention) -> int:
     """How many queries share a key."""
     return attention.heads // attention.kv_heads
 

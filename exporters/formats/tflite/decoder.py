@@ -6,7 +6,6 @@ layer each. Norm gains and scales are operators of their own: the integers are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,14 +14,13 @@ from exporters.architectures.blocks import FeedForward, GatedFeedForward, Linear
 from exporters.architectures.decoders.blocks import AnyNorm, CausalAttention, DecoderModel, RmsNorm
 from exporters.architectures.weights import Quantized, Weight
 from exporters.formats.tflite.cached import CachedAttention, rms_norm, soft_capped
-from exporters.formats.tflite.caches import Caches, Ends, FloatCaches, IntegerCaches
+from exporters.formats.tflite.caches import Caches, Ends, FloatCaches, WrittenCaches
 from exporters.formats.tflite.flatbuffer import Ops, Subgraph, Types
 from exporters.formats.tflite.layers import Layers
 from exporters.formats.tflite.nodes import Nodes
 from exporters.formats.tflite.positions import Positions
 from exporters.formats.tflite.signatures import CacheLayout, Shape
-
-_CACHES: Mapping[str, Callable[[Ends], Caches]] = {"float32": FloatCaches, "int8": IntegerCaches}
+from exporters.formats.tflite.stepped import SteppedAttention
 
 
 class Joined:
@@ -44,8 +42,8 @@ class Joined:
 class TfliteDecoderBuilder:
     """Implements `DecoderBuilder` over one subgraph; values are tensor indices. Inputs: `tokens` and `input_pos`
     int32 (1, rows), the caches, and of a prefill `last_row` int32 (1,), the row whose logits are asked for; rows
-    behind it are padding. Outputs: `logits` float32 (1, vocabulary), of a score (rows, vocabulary), and the new rows of
-    the caches."""
+    behind it are padding. Outputs: `logits` float32 (1, vocabulary), of a verify (rows, vocabulary), and the new rows
+    of the caches."""
 
     def __init__(self, graph: Subgraph, shape: Shape, context: int, layout: CacheLayout, joined: Joined) -> None:
         self._graph, self._shape, self._joined = graph, shape, joined
@@ -53,8 +51,8 @@ class TfliteDecoderBuilder:
         self._layers = Layers(self._nodes)
         self._tokens = graph.input("tokens", (1, shape.rows))
         self._positions = Positions(self._nodes, self._layers, shape.rows, shape.cached, context)
-        caches = self._caches(layout)
-        self._attention = CachedAttention(self._nodes, self._positions, caches, shape.rows, shape.cached)
+        attention = SteppedAttention if shape.verifies else CachedAttention
+        self._attention = attention(self._nodes, self._positions, self._caches(layout), shape.rows, shape.cached)
 
     def embed(self, model: DecoderModel) -> int:
         n, ids = self._nodes, self._nodes.reshape(self._tokens, (self._shape.rows,), Types.INT32)
@@ -99,7 +97,8 @@ class TfliteDecoderBuilder:
         return soft_capped(self._nodes, self._layers.linear(normed, model.head), model.soft_cap)
 
     def _caches(self, layout: CacheLayout) -> Caches:
-        return _CACHES[layout.dtype](Ends(self._nodes, layout, self._shape.cached))
+        ends = Ends(self._nodes, layout, self._shape.cached)
+        return WrittenCaches(ends, self._positions) if self._shape.verifies else FloatCaches(ends)
 
     def _selector(self) -> int:
         """(1, rows): 1 at the row asked for, else 0. A product with it stays inside XNNPACK, a gather would not."""

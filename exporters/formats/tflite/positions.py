@@ -7,19 +7,28 @@ new position on does not count. All that follows the lookups stays inside XNNPAC
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from exporters.architectures.decoders.blocks import Rope
 from exporters.architectures.weights import Weight
-from exporters.formats.tflite.flatbuffer import Types
+from exporters.formats.tflite.flatbuffer import Ops, Types
 from exporters.formats.tflite.layers import Layers
 from exporters.formats.tflite.nodes import Nodes
 
 # What the scores of tokens that are not seen get added. exp(-10000) is 0 in float32, and float16 can hold the sum.
 _UNSEEN = 1e4
+
+
+@dataclass(frozen=True)
+class Written:
+    """What new rows are multiplied by, (1, heads, rows, cached) or turned, and what is in the cache: zeros at places
+    that are written, ones at others."""
+
+    onto: int
+    left: int
 
 
 class Positions:
@@ -52,21 +61,41 @@ class Positions:
         swapped = n.concatenate(n.columns(value, half, half), n.columns(value, 0, half), *rest)
         return n.binary("Add", n.binary("Mul", value, along), n.binary("Mul", swapped, across))
 
-    def mask_of_cache(self, window: int | None, groups: int) -> int:
-        """(1, 1, groups * rows or 1, cached) to add to the scores with the cache."""
+    def mask_of_cache(self, window: int | None, groups: int, each: bool = False) -> int:
+        """(1, 1, groups * rows or 1, cached) to add to the scores with the cache: what lies before the first new token
+        is seen, or before `each`."""
         key = ("cache", window, groups)
         if key not in self._made:
-            n, graph = self._nodes, self._graph
-            columns = graph.constant(f"places_{self._cached}", np.arange(self._cached, dtype=np.float32)[None])
-            first = n.slice(self._places, (0, 0), (1, 1))
-            seen = self._step(n.binary("Sub", first, columns))
+            n, graph, columns = self._nodes, self._graph, self._columns()
+            below = n.concatenate(*[self._places] * groups) if groups > 1 else self._places
+            below = n.reshape(below, (groups * self._rows, 1))
+            end = below if each else n.slice(self._places, (0, 0), (1, 1))
+            seen = self._step(n.binary("Sub", end, columns))
             if window is not None:
-                below = n.concatenate(*[self._places] * groups) if groups > 1 else self._places
-                below = n.reshape(below, (groups * self._rows, 1))
                 oldest = n.binary("Sub", below, graph.number(float(window)))
                 seen = n.binary("Mul", seen, self._step(n.binary("Sub", columns, oldest)))
             penalty = n.scaled(n.binary("Sub", seen, graph.number(1.0)), _UNSEEN)
             self._made[key] = n.reshape(penalty, (1, 1, *graph.shape(penalty)))
+        return self._made[key]
+
+    def written(self, heads: int) -> tuple[Written, Written]:
+        """Along the last axis and along the last but one, by which new rows get to their places in the cache. Neither
+        the last does, nor padding, whose position is that of the token before it."""
+        key = ("written", heads)
+        if key not in self._made:
+            n, graph, rows = self._nodes, self._graph, self._rows
+            next_ones = n.binary("Sub", n.columns(self._places, 1, rows - 1), n.columns(self._places, 0, rows - 1))
+            counts = n.concatenate(next_ones, graph.constant("none", np.zeros((1, 1), np.float32)))
+            apart = n.unary(Ops.ABS, n.binary("Sub", n.reshape(self._places, (rows, 1)), self._columns()))
+            at = n.larger(n.binary("Sub", graph.number(1.0), apart), 0.0)
+            onto = n.binary("Mul", at, n.reshape(counts, (rows, 1)))
+            left = n.binary("Sub", graph.number(1.0), n.reduce(Ops.SUM, onto, 0))
+            ones = graph.constant(f"ones_{heads}", np.ones((1, heads, 1, 1), np.float32))
+            ahead = n.binary("Mul", n.reshape(onto, (1, 1, rows, self._cached)), ones)
+            self._made[key] = (
+                Written(ahead, n.reshape(left, (1, 1, 1, self._cached))),
+                Written(n.transpose(ahead, (0, 1, 3, 2)), n.reshape(left, (1, 1, self._cached, 1))),
+            )
         return self._made[key]
 
     def mask_of_new(self, window: int | None, groups: int) -> int:
@@ -75,6 +104,10 @@ class Positions:
         unseen = (ago < 0) | (ago >= (window or self._rows))
         values = np.where(unseen, -_UNSEEN, 0).astype(np.float32)
         return self._graph.constant(f"mask_{self._rows}_{window}_{groups}", np.tile(values, (groups, 1))[None, None])
+
+    def _columns(self) -> int:
+        """The cache's places, (1, cached)."""
+        return self._graph.constant(f"places_{self._cached}", np.arange(self._cached, dtype=np.float32)[None])
 
     def _step(self, a: int) -> int:
         """Of whole numbers: 1 above 0, else 0."""

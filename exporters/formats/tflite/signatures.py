@@ -1,20 +1,19 @@
 """The signatures of a decoder in TFLite, and how the manifest describes them.
 
 `prefill_T` reads up to T tokens into an empty cache, `prefill_T_C` after up to C tokens, `decode_C` one token after up
-to C; `score_T_C` reads as `prefill_T_C` does, and gives logits of every row. A runtime drives them by these logical
-tensors alone:
+to C; `verify_T_C` is up to T steps of `decode_C` at once, with the same numbers to the last bit, and gives logits of
+every row. A runtime drives them by these logical tensors alone:
 
     input_ids     int32 (1, T): new tokens; behind them padding, any id
     position_ids  int32 (1, T): how many tokens came before each; for padding again the last token's
     last_row      int32 (1,), of a prefill: the row of the last new token, whose logits come out
     key.N         (1, kv_heads, head_dim, C or T)
     value.N       (1, kv_heads, C or T, head_dim)
-    logits        float32 (1, vocabulary), of a score (T, vocabulary)
+    logits        float32 (1, vocabulary), of a verify (T, vocabulary)
 
 What comes in and goes out under the same name is a cache: in with C places, place j of the token at position j, finite
 numbers in all others; out with the T new places, of which the runtime writes those before the padding into its cache,
-behind what is there. Caches in int8 have `key_scale.N` and `value_scale.N`, float32 (1, kv_heads, 1, C or T), that
-travel in the same way. Rotary tables, masks and sliding windows are in the file.
+behind what is there. Rotary tables, masks and sliding windows are in the file.
 
 Not covered: several sequences at once, caches of windowed layers that hold no more than their window.
 """
@@ -31,27 +30,27 @@ from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
 # A prefill of so many tokens at once. Two lengths only: each signature that is open costs 50 ms and 7 MB of 135M.
 _CHUNKS = (32, 128)
 # As many as are verified at once when tokens are guessed: of 135M, eight rows take 2.4 steps of one token, four 1.9.
-_SCORED = (8,)
+_VERIFIED = (8,)
 _SMALLEST_CACHE = 256
 
 
 @dataclass(frozen=True)
 class Shape:
-    """`rows` new tokens after at most `cached` tokens in the cache; 0 for a signature without one. `scored`: logits of
-    every row."""
+    """`rows` new tokens after at most `cached` tokens in the cache; 0 for a signature without one. `verifies`: each as
+    a step of one token would read it, with logits of every row."""
 
     rows: int
     cached: int
-    scored: bool = False
+    verifies: bool = False
 
     @property
     def role(self) -> str:
-        return "score" if self.scored else "decode" if self.rows == 1 else "prefill"
+        return "verify" if self.verifies else "decode" if self.rows == 1 else "prefill"
 
     @property
     def signature(self) -> str:
-        if self.scored:
-            return f"score_{self.rows}_{self.cached}"
+        if self.verifies:
+            return f"verify_{self.rows}_{self.cached}"
         if self.rows == 1:
             return f"decode_{self.cached}"
         return f"prefill_{self.rows}_{self.cached}" if self.cached else f"prefill_{self.rows}"
@@ -91,23 +90,14 @@ FLOAT_ROWS = CacheLayout(
         "value": CacheTensor("v", "float32", ("rows", "head_dim")),
     },
 )
-INT8_ROWS = CacheLayout(
-    "int8",
-    {
-        "key": CacheTensor("k", "int8", ("head_dim", "rows")),
-        "value": CacheTensor("v", "int8", ("rows", "head_dim")),
-        "key_scale": CacheTensor("k_scale", "float32", ("one", "rows")),
-        "value_scale": CacheTensor("v_scale", "float32", ("one", "rows")),
-    },
-)
 
 
 def shapes(context: int) -> tuple[Shape, ...]:
     """Every signature of a decoder for `context` tokens: caches double up to it."""
     caches = _caches(context)
     prefills = (Shape(chunk, cached) for cached in (0, *caches) for chunk in chunks(context))
-    scores = (Shape(rows, cached, scored=True) for cached in caches for rows in _below(context, _SCORED))
-    return (*(Shape(1, cached) for cached in caches), *prefills, *scores)
+    verifying = (Shape(rows, cached, verifies=True) for cached in caches for rows in _below(context, _VERIFIED))
+    return (*(Shape(1, cached) for cached in caches), *prefills, *verifying)
 
 
 def chunks(context: int) -> tuple[int, ...]:
@@ -117,7 +107,7 @@ def chunks(context: int) -> tuple[int, ...]:
 
 def entry_points(model: DecoderModel, context: int, layout: CacheLayout) -> Mapping[str, tuple[EntryPoint, ...]]:
     """By role, in the order of `shapes`."""
-    found: dict[str, list[EntryPoint]] = {"prefill": [], "decode": [], "score": []}
+    found: dict[str, list[EntryPoint]] = {"prefill": [], "decode": [], "verify": []}
     for shape in shapes(context):
         found[shape.role].append(_entry(model, shape, layout))
     return {role: tuple(entries) for role, entries in found.items()}
@@ -147,7 +137,7 @@ def _entry(model: DecoderModel, shape: Shape, layout: CacheLayout) -> EntryPoint
     }
     if shape.role == "prefill":
         inputs["last_row"] = TensorBinding("last_row", "int32", (1,))
-    outputs = {"logits": TensorBinding("logits", "float32", (shape.rows if shape.scored else 1, model.vocabulary))}
+    outputs = {"logits": TensorBinding("logits", "float32", (shape.rows if shape.verifies else 1, model.vocabulary))}
     for index, layer in enumerate(model.layers):
         for kind, tensor in layout.tensors.items():
             if shape.cached:
