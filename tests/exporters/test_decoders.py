@@ -67,8 +67,8 @@ def test_a_bundle_without_the_entry_is_scored_in_steps(format_name: str, bundle:
     with DecoderEngine.open(bundle, f"{format_name}/fp32", threads=1) as engine:
         at_once = engine.score(ids)
         assert engine.tokens == tuple(ids)
-        old = {role: entries for role, entries in engine.artifact.entry_points.items()}
-        old = {role: entries for role, entries in old.items() if role not in ("score", "verify")}
+        every = engine.artifact.entry_points.items()
+        old = {role: entries for role, entries in every if role not in ("score", "verify")}
         engine.artifact = replace(engine.artifact, entry_points=old)
         engine.rewind(0)
         assert np.abs(engine.score(ids) - at_once).max() < 1e-4

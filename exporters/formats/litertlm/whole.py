@@ -31,7 +31,7 @@ from exporters.formats.tflite.signatures import CacheLayout, CacheTensor, Shape,
 from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
 
 _KINDS = ("key", "value")
-_LAYOUT = CacheLayout("float32", {kind: CacheTensor(kind[0], "float32", ("rows", "head_dim")) for kind in _KINDS})
+_LAYOUT: CacheLayout = {kind: CacheTensor(kind[0], ("rows", "head_dim")) for kind in _KINDS}
 
 
 def write_whole(model: DecoderModel, path: Path, context: int) -> None:
@@ -51,7 +51,7 @@ def entry_points(model: DecoderModel, context: int) -> Mapping[str, tuple[EntryP
 
 
 def whole_cache(model: DecoderModel, context: int) -> KvCache:
-    return replace(cache_of(model, context, _LAYOUT), kind="whole")
+    return replace(cache_of(model, context), kind="whole")
 
 
 class _Builder(TfliteDecoderBuilder):
@@ -85,7 +85,7 @@ class _WholeCaches:
             cache = self._cache(kind, layer, heads, head_dim)
             operands, shape = [cache, rows, self.start], self.nodes.graph.shape(cache)
             updated = self.nodes.graph.op(Ops.DYNAMIC_UPDATE_SLICE, operands, shape)
-            self.nodes.graph.output(_LAYOUT.tensors[kind].input(layer), updated)
+            self.nodes.graph.output(_LAYOUT[kind].input(layer), updated)
 
     def scores(self, query: int, attention: CausalAttention, layer: int) -> int:
         keys = self._cache("key", layer, attention.kv_heads, attention.head_dim)
@@ -95,7 +95,7 @@ class _WholeCaches:
         return self.nodes.matmul(chances, self._cache("value", layer, attention.kv_heads, attention.head_dim))
 
     def _cache(self, kind: str, layer: int, heads: int, head_dim: int) -> int:
-        name = _LAYOUT.tensors[kind].input(layer)
+        name = _LAYOUT[kind].input(layer)
         if name not in self._inputs:
             self._inputs[name] = self.nodes.graph.input(name, (1, heads, self.cached, head_dim), Types.FLOAT32)
         return self._inputs[name]
@@ -113,9 +113,9 @@ def _signature(shape: Shape) -> str:
 
 def _entry(model: DecoderModel, shape: Shape) -> EntryPoint:
     caches = {
-        f"{kind}.{index}": TensorBinding(tensor.input(index), tensor.dtype, tensor.shape(layer.attention, shape.cached))
+        f"{kind}.{index}": TensorBinding(tensor.input(index), "float32", tensor.shape(layer.attention, shape.cached))
         for index, layer in enumerate(model.layers)
-        for kind, tensor in _LAYOUT.tensors.items()
+        for kind, tensor in _LAYOUT.items()
     }
     inputs = {
         "input_ids": TensorBinding("tokens", "int32", (1, shape.rows)),

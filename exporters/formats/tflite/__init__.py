@@ -11,7 +11,7 @@ from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.decoders.walk import build_decoder
 from exporters.architectures.encoder import build_encoder
 from exporters.formats.lowered import Lowered, static_lengths, static_outputs
-from exporters.formats.tflite.signatures import FLOAT_ROWS, Shape, cache_of, entry_points, shapes
+from exporters.formats.tflite.signatures import ROWS, Shape, cache_of, entry_points, shapes
 from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
 from mobile_llm.errors import InvalidSpec
 
@@ -52,7 +52,7 @@ def lower_decoder(model: DecoderModel, precision: str, bundle: Path, context: in
     path = f"tflite/{precision}.tflite"
     write_decoder(model, bundle / path, shapes(context), context)
     minimum = _MINIMUM_OF_BLOCKS if precision == "int4" else _MINIMUM
-    return Lowered(path, entry_points(model, context, FLOAT_ROWS), minimum, cache_of(model, context, FLOAT_ROWS))
+    return Lowered(path, entry_points(model, context), minimum, cache_of(model, context))
 
 
 def write_decoder(model: DecoderModel, path: Path, shapes: Sequence[Shape], context: int) -> None:
@@ -63,7 +63,7 @@ def write_decoder(model: DecoderModel, path: Path, shapes: Sequence[Shape], cont
     file, joined = Model(), Joined()
     for shape in shapes:
         graph = Subgraph(file, shape.signature)
-        build_decoder(model, TfliteDecoderBuilder(graph, shape, context, FLOAT_ROWS, joined))
+        build_decoder(model, TfliteDecoderBuilder(graph, shape, context, ROWS, joined))
         graph.finish()
     file.save(path)
 

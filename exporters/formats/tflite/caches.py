@@ -5,7 +5,6 @@ Keys lie transposed, the way their product with queries reads them. Not covered:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,12 +37,11 @@ class Ends:
     cached: int
 
     def input(self, kind: str, attention: CausalAttention, layer: int) -> int:
-        tensor = self.layout.tensors[kind]
-        shape = tensor.shape(attention, self.cached)
-        return self.nodes.graph.input(tensor.input(layer), shape, _TYPES[tensor.dtype])
+        tensor = self.layout[kind]
+        return self.nodes.graph.input(tensor.input(layer), tensor.shape(attention, self.cached), Types.FLOAT32)
 
     def output(self, kind: str, value: int, layer: int) -> None:
-        self.nodes.graph.output(self.layout.tensors[kind].output(layer), value)
+        self.nodes.graph.output(self.layout[kind].output(layer), value)
 
     def transposed(self, key: int) -> int:
         """(1, kv_heads, rows, head_dim) -> (1, kv_heads, head_dim, rows)"""
@@ -51,9 +49,6 @@ class Ends:
         if shape[2] == 1:
             return self.nodes.reshape(key, (*shape[:2], shape[3], 1))
         return self.nodes.transpose(key, (0, 1, 3, 2))
-
-
-_TYPES: Mapping[str, int] = {"float32": Types.FLOAT32}
 
 
 class FloatCaches:

@@ -32,6 +32,7 @@ _CHUNKS = (32, 128)
 # As many as are verified at once when tokens are guessed: of 135M, eight rows take 2.4 steps of one token, four 1.9.
 _VERIFIED = (8,)
 _SMALLEST_CACHE = 256
+_DTYPE = "float32"  # of caches
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class CacheTensor:
-    """A part of a cache. Physical names follow LiteRT-LM; `axes` names the sizes between kv_heads and the end."""
+    """A part of a cache, float32. Physical names follow LiteRT-LM; `axes` names the sizes between kv_heads and the
+    end."""
 
     name: str
-    dtype: str
-    axes: tuple[Literal["one", "head_dim", "rows"], ...]
+    axes: tuple[Literal["head_dim", "rows"], ...]
 
     def input(self, layer: int) -> str:
         return f"kv_cache_{self.name}_{layer}"
@@ -71,25 +72,12 @@ class CacheTensor:
         return f"kv_slice_{self.name}_{layer}"
 
     def shape(self, attention: CausalAttention, rows: int) -> tuple[int, ...]:
-        sizes = {"one": 1, "head_dim": attention.head_dim, "rows": rows}
+        sizes = {"head_dim": attention.head_dim, "rows": rows}
         return (1, attention.kv_heads, *(sizes[axis] for axis in self.axes))
 
 
-@dataclass(frozen=True)
-class CacheLayout:
-    """What is kept of a token, by logical name; `dtype` of its keys and values."""
-
-    dtype: str
-    tensors: Mapping[str, CacheTensor]
-
-
-FLOAT_ROWS = CacheLayout(
-    "float32",
-    {
-        "key": CacheTensor("k", "float32", ("head_dim", "rows")),
-        "value": CacheTensor("v", "float32", ("rows", "head_dim")),
-    },
-)
+CacheLayout = Mapping[str, CacheTensor]  # what is kept of a token, by logical name
+ROWS: CacheLayout = {"key": CacheTensor("k", ("head_dim", "rows")), "value": CacheTensor("v", ("rows", "head_dim"))}
 
 
 def shapes(context: int) -> tuple[Shape, ...]:
@@ -105,17 +93,17 @@ def chunks(context: int) -> tuple[int, ...]:
     return _below(context, _CHUNKS)
 
 
-def entry_points(model: DecoderModel, context: int, layout: CacheLayout) -> Mapping[str, tuple[EntryPoint, ...]]:
+def entry_points(model: DecoderModel, context: int) -> Mapping[str, tuple[EntryPoint, ...]]:
     """By role, in the order of `shapes`."""
     found: dict[str, list[EntryPoint]] = {"prefill": [], "decode": [], "verify": []}
     for shape in shapes(context):
-        found[shape.role].append(_entry(model, shape, layout))
+        found[shape.role].append(_entry(model, shape))
     return {role: tuple(entries) for role, entries in found.items()}
 
 
-def cache_of(model: DecoderModel, context: int, layout: CacheLayout) -> KvCache:
+def cache_of(model: DecoderModel, context: int) -> KvCache:
     attention = model.layers[0].attention
-    return KvCache("rows", len(model.layers), attention.kv_heads, attention.head_dim, layout.dtype, context)
+    return KvCache("rows", len(model.layers), attention.kv_heads, attention.head_dim, _DTYPE, context)
 
 
 def _below(context: int, counts: tuple[int, ...]) -> tuple[int, ...]:
@@ -130,7 +118,7 @@ def _caches(context: int) -> tuple[int, ...]:
     return (*found, context)
 
 
-def _entry(model: DecoderModel, shape: Shape, layout: CacheLayout) -> EntryPoint:
+def _entry(model: DecoderModel, shape: Shape) -> EntryPoint:
     inputs = {
         "input_ids": TensorBinding("tokens", "int32", (1, shape.rows)),
         "position_ids": TensorBinding("input_pos", "int32", (1, shape.rows)),
@@ -139,10 +127,10 @@ def _entry(model: DecoderModel, shape: Shape, layout: CacheLayout) -> EntryPoint
         inputs["last_row"] = TensorBinding("last_row", "int32", (1,))
     outputs = {"logits": TensorBinding("logits", "float32", (shape.rows if shape.verifies else 1, model.vocabulary))}
     for index, layer in enumerate(model.layers):
-        for kind, tensor in layout.tensors.items():
+        for kind, tensor in ROWS.items():
             if shape.cached:
                 size = tensor.shape(layer.attention, shape.cached)
-                inputs[f"{kind}.{index}"] = TensorBinding(tensor.input(index), tensor.dtype, size)
+                inputs[f"{kind}.{index}"] = TensorBinding(tensor.input(index), _DTYPE, size)
             size = tensor.shape(layer.attention, shape.rows)
-            outputs[f"{kind}.{index}"] = TensorBinding(tensor.output(index), tensor.dtype, size)
+            outputs[f"{kind}.{index}"] = TensorBinding(tensor.output(index), _DTYPE, size)
     return EntryPoint(inputs, outputs, signature=shape.signature)
