@@ -114,13 +114,14 @@ class TfliteDecoder:
         return step.logits.array.reshape(-1).copy()
 
     def score(self, ids: Sequence[int]) -> np.ndarray:
-        self._fit(self._position + len(ids))
-        entries = self._of_room(self._scores, self._size)
-        self._open(entries)
         left, found = list(ids), []
         while left:
-            entry = chunk_of(entries, len(left))
-            chunk = left[: length_of(entry)]
+            self._fit(self._position + 1)  # as steps would: every token is read with the cache that it would have
+            entries = self._of_room(self._scores, self._size)
+            self._open(entries)
+            fitting = left[: self._size - self._position]
+            entry = chunk_of(entries, len(fitting))
+            chunk = fitting[: length_of(entry)]
             step = self._read(entry, chunk)
             left = left[len(chunk) :]
             found.append(step.logits.array[: len(chunk)].copy())

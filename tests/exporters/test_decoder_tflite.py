@@ -70,7 +70,7 @@ def test_tokens_are_verified_as_steps_would_read_them(
         narrowed(described, bits) if bits < 32 else described, precision, tmp_path, CONTEXT
     )
     with opened(tmp_path, lowered) as found:
-        for count, beginning in ((8, 6), (5, 2), (3, 13), (7, 20)):  # whole, padded; within one cache
+        for count, beginning in ((8, 6), (5, 2), (7, 13), (20, 20)):  # whole, padded, across caches
             found.rewind(0)
             found.append(IDS[:beginning].tolist())
             steps = np.stack([found.append([token]) for token in IDS[beginning : beginning + count].tolist()])
