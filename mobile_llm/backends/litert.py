@@ -25,7 +25,7 @@ from mobile_llm.backends.litert_c import (
     handles,
     tensor_buffer,
 )
-from mobile_llm.backends.narrowed import mapped
+from mobile_llm.backends.narrowed import MappedFile
 from mobile_llm.backends.native import native_stderr_silenced
 from mobile_llm.backends.packed import packed_weights
 from mobile_llm.bundle.manifest import TensorBinding
@@ -73,15 +73,17 @@ class CompiledFile:
         signatures: Collection[str] | None = None,
         sha256: str | None = None,
     ) -> None:
-        self._memory = mapped(file, signatures)
-        begin = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._mapped = MappedFile(file, signatures)
+        size = len(self._mapped.memory)
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(self._mapped.memory))
         try:
-            self._model = Model(begin, len(self._memory))
+            self._model = Model(begin, size)
             # XNNPACK says that it is there
-            with packed_weights(sha256, len(self._memory)) as packed, native_stderr_silenced():
+            with packed_weights(sha256, size) as packed, native_stderr_silenced():
                 self._compiled = Compiled(self._model, threads, packed)
         except LiteRtError as error:
             raise IntegrityFailed(f"{file.name} is not a TFLite file that can be opened: {error}") from None
+        self._mapped.forget()
 
     @staticmethod
     def of(path: Path, threads: int | None) -> CompiledFile:
@@ -104,7 +106,7 @@ class CompiledFile:
     def close(self) -> None:
         self._compiled.close()
         self._model.close()
-        self._memory.close()
+        self._mapped.close()
 
 
 class OpenSignatures:
