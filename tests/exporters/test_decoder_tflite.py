@@ -76,6 +76,8 @@ def test_tokens_are_verified_as_steps_would_read_them(
             steps = np.stack([found.append([token]) for token in IDS[beginning : beginning + count].tolist()])
             after = found.append([5])
             found.rewind(beginning)
+            found.append([3, 4, 5, 6])
+            found.rewind(beginning)
             np.testing.assert_array_equal(found.score(IDS[beginning : beginning + count].tolist()), steps)
             np.testing.assert_array_equal(found.append([5]), after)
 

@@ -174,10 +174,6 @@ class Subgraph:
             self._graph.tensors[self._constants[name]].quantization = _in_blocks(scales, weight.block)
         return self._constants[name]
 
-    def scale(self, tensor: int, scale: float) -> None:
-        """The scale of an int8 tensor that is computed or fed."""
-        self._graph.tensors[tensor].quantization = _symmetric(np.array([scale], np.float32))
-
     def ints(self, *values: int) -> int:
         """A constant int32 vector."""
         return self.constant(f"ints_{'_'.join(map(str, values))}", np.array(values, np.int32))
@@ -269,7 +265,7 @@ def _contents(value: Any) -> Hashable:
 
 
 def _symmetric(scale: np.ndarray) -> Any:
-    """float32 scales, one or one for each row."""
+    """float32 scales, one for each row."""
     found = schema.QuantizationParametersT()
     found.scale, found.zeroPoint = scale, np.zeros(len(scale), np.int64)
     found.quantizedDimension = 0

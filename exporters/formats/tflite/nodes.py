@@ -32,12 +32,6 @@ class Nodes:
     def dequantize(self, tensor: int) -> int:
         return self.graph.op(Ops.DEQUANTIZE, [tensor], self.graph.shape(tensor), options("Dequantize"), version=3)
 
-    def quantized(self, a: int, scale: float) -> int:
-        """Rounded to int8, symmetric."""
-        result = self.graph.op(Ops.QUANTIZE, [a], self.graph.shape(a), options("Quantize"), dtype=Types.INT8)
-        self.graph.scale(result, scale)
-        return result
-
     def binary(self, kind: str, a: int, b: int, dtype: int = Types.FLOAT32) -> int:
         shape = np.broadcast_shapes(self.graph.shape(a), self.graph.shape(b))
         return self.graph.op(_BINARY[kind], [a, b], shape, options(kind), dtype=dtype)

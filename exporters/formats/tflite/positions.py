@@ -67,12 +67,10 @@ class Positions:
         key = ("cache", window, groups)
         if key not in self._made:
             n, graph, columns = self._nodes, self._graph, self._columns()
-            below = n.concatenate(*[self._places] * groups) if groups > 1 else self._places
-            below = n.reshape(below, (groups * self._rows, 1))
-            end = below if each else n.slice(self._places, (0, 0), (1, 1))
+            end = self._of_queries(groups) if each else n.slice(self._places, (0, 0), (1, 1))
             seen = self._step(n.binary("Sub", end, columns))
             if window is not None:
-                oldest = n.binary("Sub", below, graph.number(float(window)))
+                oldest = n.binary("Sub", self._of_queries(groups), graph.number(float(window)))
                 seen = n.binary("Mul", seen, self._step(n.binary("Sub", columns, oldest)))
             penalty = n.scaled(n.binary("Sub", seen, graph.number(1.0)), _UNSEEN)
             self._made[key] = n.reshape(penalty, (1, 1, *graph.shape(penalty)))
@@ -104,6 +102,12 @@ class Positions:
         unseen = (ago < 0) | (ago >= (window or self._rows))
         values = np.where(unseen, -_UNSEEN, 0).astype(np.float32)
         return self._graph.constant(f"mask_{self._rows}_{window}_{groups}", np.tile(values, (groups, 1))[None, None])
+
+    def _of_queries(self, groups: int) -> int:
+        """The positions of queries that share a key, (groups * rows, 1)."""
+        n = self._nodes
+        below = n.concatenate(*[self._places] * groups) if groups > 1 else self._places
+        return n.reshape(below, (groups * self._rows, 1))
 
     def _columns(self) -> int:
         """The cache's places, (1, cached)."""
