@@ -3,6 +3,8 @@
 Embedding tables are quantized per row by the same rule, since a row is what a lookup returns. Biases, norms
 and tables of positions and token types stay in float: they are small and their rounding is not.
 int4 for models that write: symmetric in blocks of 32 along a row, with tables and heads in int8, or in blocks too.
+Its integers begin at -8: from -7, both ends alike, the perplexity of SmolLM2-135M with its dimensions permuted, rounded
+to nearest, is 1.326 times the float model's in ONNX; from -8 it is 1.292 times.
 Not covered here: calibration (see `calibrated.py`).
 """
 

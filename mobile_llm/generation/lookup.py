@@ -50,10 +50,11 @@ def reader_for(engine: DecoderEngine, request: Request) -> Reader:
         )
     noise = noise_of(engine.artifact)
     greedy = request.sampler == Sampler() and request.constraint is None
-    if not (greedy and noise is not None if request.lookup is None else request.lookup):
+    wanted = greedy and noise is not None if request.lookup is None else request.lookup
+    if not wanted:
         return OneByOne(engine)
     end = len(request.ids) + request.max_tokens
-    return Lookup(engine, request.ids, end, noise if greedy and noise else 0.0)
+    return Lookup(engine, request.ids, end, noise or 0.0 if greedy else 0.0)
 
 
 def noise_of(artifact: Artifact) -> float | None:

@@ -14,6 +14,7 @@ import pytest
 
 import exporters
 import mobile_llm
+from exporters.verification.decoders import check_decoder, read_golden
 from mobile_llm.bundle import Bundle
 from mobile_llm.commands import main
 from mobile_llm.errors import ContextFull, InvalidInput, InvalidSpec, VerificationFailed
@@ -74,6 +75,14 @@ def test_a_bundle_without_the_entry_is_scored_in_steps(format_name: str, bundle:
         assert np.abs(engine.score(ids) - at_once).max() < 1e-4
         with pytest.raises(ContextFull, match="50 more tokens do not fit"):
             engine.score([5] * 50)
+
+
+def test_one_bit_between_verified_tokens_and_steps_fails(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    score = DecoderEngine.score
+    monkeypatch.setattr(DecoderEngine, "score", lambda *asked: np.nextafter(score(*asked), np.float32(np.inf)))
+    opened = Bundle.open(bundle)
+    rows = list(check_decoder(opened, "tflite/fp32", read_golden(opened)))
+    assert [row.metric for row in rows if row.status == "failed"] == ["difference to steps"]
 
 
 def test_swift_transformers_finds_the_tokenizers_name(bundle: Path, decoder_folder: Folder) -> None:

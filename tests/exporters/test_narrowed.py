@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from exporters.architectures.decoders import describe_decoder
 from exporters.formats import tflite as lowering
 from exporters.formats.tflite import signatures
+from exporters.quantization.integers import to_int8
 from mobile_llm.backends.litert import CompiledFile, OpenSignatures
 from mobile_llm.backends.narrowed import MappedFile
 from mobile_llm.backends.tflite_decoder import open_file
@@ -51,6 +53,44 @@ def test_only_what_was_asked_for_is_there(file: Path) -> None:
                 mapped.forget()
             mapped.close()
     assert file.read_bytes() == whole
+
+
+def test_weights_lie_behind_what_every_run_reads(decoder: Callable[[str], Any], tmp_path: Path) -> None:
+    blocks = to_int8(describe_decoder(decoder("llama")))
+    lowered = lowering.lower_decoder(blocks, "int8", tmp_path, 32)
+    data = (tmp_path / lowered.path).read_bytes()
+    model = schema.Model.GetRootAs(data, 0)
+    buffers = [model.Buffers(index).DataAsNumpy() for index in range(model.BuffersLength())]
+    graphs = [model.Subgraphs(index) for index in range(model.SubgraphsLength())]
+    tensors = [graph.Tensors(index) for graph in graphs for index in range(graph.TensorsLength())]
+    places: dict[bool, set[int]] = {True: set(), False: set()}
+    for tensor in tensors:
+        values = buffers[tensor.Buffer()]
+        if not isinstance(values, int):
+            places[tensor.Type() == schema.TensorType.INT8].add(values.ctypes.data)
+    assert len(places[True]) > 4
+    assert max(places[False]) < min(places[True])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what is in memory")
+def test_what_is_forgotten_leaves_memory(tmp_path: Path) -> None:
+    path = tmp_path / "large.tflite"
+    path.write_bytes(bytes(1 << 22))
+    with path.open("rb") as source:
+        mapped = MappedFile(source, None)
+    assert mapped.memory[:] == path.read_bytes()
+    before = _resident(path)
+    mapped.forget()
+    assert (before, _resident(path)) == (1 << 22, 0)
+    mapped.close()
+
+
+def _resident(path: Path) -> int:
+    """Bytes of a mapped file that are in this process's memory."""
+    _, found, rest = Path("/proc/self/smaps").read_text(encoding="utf-8").partition(f"{path}\n")
+    assert found
+    (line, *_) = (line for line in rest.splitlines() if line.startswith("Rss:"))
+    return 1024 * int(line.split()[1])
 
 
 def test_what_is_opened_later_joins_what_is_open(file: Path) -> None:

@@ -27,11 +27,11 @@ from exporters.formats.tflite.caches import Caches
 from exporters.formats.tflite.decoder import Joined, TfliteDecoderBuilder
 from exporters.formats.tflite.flatbuffer import Model, Ops, Subgraph, Types
 from exporters.formats.tflite.nodes import Nodes
-from exporters.formats.tflite.signatures import CacheLayout, CacheTensor, Shape, cache_of, chunks
+from exporters.formats.tflite.signatures import CacheTensor, Shape, cache_of, chunks
 from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
 
 _KINDS = ("key", "value")
-_LAYOUT: CacheLayout = {kind: CacheTensor(kind[0], ("rows", "head_dim")) for kind in _KINDS}
+_LAYOUT = {kind: CacheTensor(kind[0], ("rows", "head_dim")) for kind in _KINDS}
 
 
 def write_whole(model: DecoderModel, path: Path, context: int) -> None:
@@ -39,7 +39,7 @@ def write_whole(model: DecoderModel, path: Path, context: int) -> None:
     file, joined = Model(), Joined()
     for shape in _shapes(context):
         graph = Subgraph(file, _signature(shape))
-        build_decoder(model, _Builder(graph, shape, context, _LAYOUT, joined))
+        build_decoder(model, _Builder(graph, shape, context, joined))
         graph.forget_unasked()
         graph.finish()
     file.save(path)
@@ -55,7 +55,7 @@ def whole_cache(model: DecoderModel, context: int) -> KvCache:
 
 
 class _Builder(TfliteDecoderBuilder):
-    def _caches(self, layout: CacheLayout) -> Caches:
+    def _caches(self) -> Caches:
         along = self._graph.ints(0, 0, 1, 0)
         start = self._nodes.binary("Mul", self._positions.first(), along, Types.INT32)
         return _WholeCaches(self._nodes, self._shape.cached, start)

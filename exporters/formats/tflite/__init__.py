@@ -11,7 +11,7 @@ from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.decoders.walk import build_decoder
 from exporters.architectures.encoder import build_encoder
 from exporters.formats.lowered import Lowered, static_lengths, static_outputs
-from exporters.formats.tflite.signatures import ROWS, Shape, cache_of, entry_points, shapes
+from exporters.formats.tflite.signatures import Shape, cache_of, entry_points, shapes
 from mobile_llm.bundle.manifest import EntryPoint, TensorBinding
 from mobile_llm.errors import InvalidSpec
 
@@ -63,7 +63,7 @@ def write_decoder(model: DecoderModel, path: Path, shapes: Sequence[Shape], cont
     file, joined = Model(), Joined()
     for shape in shapes:
         graph = Subgraph(file, shape.signature)
-        build_decoder(model, TfliteDecoderBuilder(graph, shape, context, ROWS, joined))
+        build_decoder(model, TfliteDecoderBuilder(graph, shape, context, joined))
         graph.finish()
     file.save(path)
 

@@ -12,7 +12,7 @@ from exporters.architectures.decoders.blocks import CausalAttention
 from exporters.formats.tflite.flatbuffer import Types
 from exporters.formats.tflite.nodes import Nodes
 from exporters.formats.tflite.positions import Positions
-from exporters.formats.tflite.signatures import CacheLayout
+from exporters.formats.tflite.signatures import ROWS
 
 
 class Caches(Protocol):
@@ -33,15 +33,14 @@ class Ends:
     """Inputs and outputs of a signature for its caches."""
 
     nodes: Nodes
-    layout: CacheLayout
     cached: int
 
     def input(self, kind: str, attention: CausalAttention, layer: int) -> int:
-        tensor = self.layout[kind]
+        tensor = ROWS[kind]
         return self.nodes.graph.input(tensor.input(layer), tensor.shape(attention, self.cached), Types.FLOAT32)
 
     def output(self, kind: str, value: int, layer: int) -> None:
-        self.nodes.graph.output(self.layout[kind].output(layer), value)
+        self.nodes.graph.output(ROWS[kind].output(layer), value)
 
     def transposed(self, key: int) -> int:
         """(1, kv_heads, rows, head_dim) -> (1, kv_heads, head_dim, rows)"""

@@ -19,7 +19,7 @@ from exporters.formats.tflite.flatbuffer import Ops, Subgraph, Types
 from exporters.formats.tflite.layers import Layers
 from exporters.formats.tflite.nodes import Nodes
 from exporters.formats.tflite.positions import Positions
-from exporters.formats.tflite.signatures import CacheLayout, Shape
+from exporters.formats.tflite.signatures import Shape
 from exporters.formats.tflite.stepped import SteppedAttention
 
 
@@ -45,14 +45,14 @@ class TfliteDecoderBuilder:
     behind it are padding. Outputs: `logits` float32 (1, vocabulary), of a verify (rows, vocabulary), and the new rows
     of the caches."""
 
-    def __init__(self, graph: Subgraph, shape: Shape, context: int, layout: CacheLayout, joined: Joined) -> None:
+    def __init__(self, graph: Subgraph, shape: Shape, context: int, joined: Joined) -> None:
         self._graph, self._shape, self._joined = graph, shape, joined
         self._nodes = Nodes(graph)
         self._layers = Layers(self._nodes)
         self._tokens = graph.input("tokens", (1, shape.rows))
         self._positions = Positions(self._nodes, self._layers, shape.rows, shape.cached, context)
         attention = SteppedAttention if shape.verifies else CachedAttention
-        self._attention = attention(self._nodes, self._positions, self._caches(layout), shape.rows, shape.cached)
+        self._attention = attention(self._nodes, self._positions, self._caches(), shape.rows, shape.cached)
 
     def embed(self, model: DecoderModel) -> int:
         n, ids = self._nodes, self._nodes.reshape(self._tokens, (self._shape.rows,), Types.INT32)
@@ -96,8 +96,8 @@ class TfliteDecoderBuilder:
     def _capped_logits(self, normed: int, model: DecoderModel) -> int:
         return soft_capped(self._nodes, self._layers.linear(normed, model.head), model.soft_cap)
 
-    def _caches(self, layout: CacheLayout) -> Caches:
-        ends = Ends(self._nodes, layout, self._shape.cached)
+    def _caches(self) -> Caches:
+        ends = Ends(self._nodes, self._shape.cached)
         return WrittenCaches(ends, self._positions) if self._shape.verifies else FloatCaches(ends)
 
     def _selector(self) -> int:

@@ -76,8 +76,11 @@ class CacheTensor:
         return (1, attention.kv_heads, *(sizes[axis] for axis in self.axes))
 
 
-CacheLayout = Mapping[str, CacheTensor]  # what is kept of a token, by logical name
-ROWS: CacheLayout = {"key": CacheTensor("k", ("head_dim", "rows")), "value": CacheTensor("v", ("rows", "head_dim"))}
+# What is kept of a token, by logical name
+ROWS: Mapping[str, CacheTensor] = {
+    "key": CacheTensor("k", ("head_dim", "rows")),
+    "value": CacheTensor("v", ("rows", "head_dim")),
+}
 
 
 def shapes(context: int) -> tuple[Shape, ...]:
