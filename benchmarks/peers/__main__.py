@@ -19,6 +19,7 @@ from benchmarks.peers.printing import print_report
 from benchmarks.peers.race import Race
 from benchmarks.peers.text import prompts_of
 from benchmarks.processes import say
+from exporters.commands.values import megabytes
 from mobile_llm.bundle import Bundle
 from mobile_llm.errors import InvalidInput, MobileLlmError
 
@@ -106,7 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--text", type=Path, metavar="FILE", help="for prompts and perplexity")
     parser.add_argument("--tokens", type=int, default=8192, metavar="N", help="of it for perplexity; default: 8192")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="for the export: another text")
-    parser.add_argument("--max-size", type=float, metavar="MB", help="for the export, with --calibration")
+    parser.add_argument("--max-size", type=megabytes, metavar="SIZE", help="for the export, with --calibration")
     parser.add_argument("--artifact", type=_listed, default=[], metavar="LIST", help="such as onnx/int4; default: all")
     parser.add_argument("--peers", type=_listed, default=list(KINDS), metavar="LIST", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--quantizations", type=_listed, default=_QUANTIZATIONS, metavar="LIST", help=_QUANTIZATIONS)

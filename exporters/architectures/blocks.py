@@ -25,12 +25,14 @@ class Linear:
     """`x @ weight.T + bias`; weight (out, in), bias (out,).
 
     `center` float32 (in,), where it is known, is what inputs are on average. A kernel that rounds inputs rounds less of
-    them without it: the product is `(x - center) @ weight.T + at_center`.
+    them without it: the product is `(x - center) @ weight.T + at_center`. Where `outliers_beyond` is known, few inputs
+    are further from the center, or from zero, than that, and such a kernel rounds them apart from the others.
     """
 
     weight: Weight
     bias: Weight | None = None
     center: np.ndarray | None = field(default=None, compare=False)
+    outliers_beyond: float | None = field(default=None, compare=False)
 
     @cached_property
     def at_center(self) -> np.ndarray:

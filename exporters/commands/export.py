@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from exporters.commands.values import megabytes
+
 HELP = "write a model as ONNX, TFLite and Core ML artifacts and compare each with it"
 EXTRA = "export-onnx,export-tflite,export-coreml"
 
@@ -40,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", metavar="TEXT", help="a text file by which int8 and int4 are computed, not just rounded"
     )
-    parser.add_argument("--max-size", type=float, metavar="MB", help="with --calibration: of an int4 artifact")
+    parser.add_argument(
+        "--max-size", type=megabytes, metavar="SIZE", help="with --calibration: of an int4 artifact, such as 80MB"
+    )
     parser.add_argument(
         "--max-kl", type=float, metavar="NATS", help="with --calibration, instead: how far int4 weights may diverge"
     )

@@ -15,6 +15,7 @@ from exporters.quantization.compensation import bytes_per_token, compensated
 from exporters.quantization.divergence import divergence
 from exporters.quantization.hessians import gather_hessians
 from exporters.quantization.integers import to_int4, to_int8
+from exporters.quantization.outliers import outliers_apart
 from exporters.quantization.recipes import RECIPES, Recipes
 from exporters.quantization.smoothing import smoothed, smoothed_behind_gates
 from exporters.sources.huggingface import HuggingFaceSource
@@ -48,7 +49,7 @@ def recipes_for(
     recipes = dict(RECIPES)  # what is computed here is kept, and the moments are not
     if "int8" in spec.recipes:
         even, known = smoothed(blocks, hessians)
-        in_8_bits = by_calibration(even, to_int8(centered(even, known)), known, watch)
+        in_8_bits = by_calibration(even, to_int8(outliers_apart(centered(even, known), known)), known, watch)
         recipes["int8"] = lambda _: in_8_bits
     if "int4" in spec.recipes:
         even, known = smoothed_behind_gates(blocks, hessians)

@@ -18,14 +18,19 @@ from exporters.verification.rows import Row, Status, here, not_checked
 from mobile_llm.bundle import Bundle
 from mobile_llm.bundle.golden import GOLDEN_JSON, GOLDEN_TENSORS
 from mobile_llm.bundle.golden_decoder import REFERENCE, Expected, GoldenDecoder, Written
+from mobile_llm.bundle.manifest import Artifact
 from mobile_llm.errors import BackendUnavailable, UnsupportedModel, VerificationFailed
 from mobile_llm.generation.engine import DecoderEngine
 
 _STEPS = 8  # tokens of a probe that are read one by one
 _SCORED = 20  # the last so many of a probe are scored: no multiple of what a static shape takes
-# Logits: where the likeliest token is less far above the second, another order of sums may swap them, or a cache that
-# keeps float16.
 NOISE, _NOISE_OF_FLOAT16 = 1e-3, 3e-2
+
+
+def noise_of(artifact: Artifact) -> float:
+    """Logits: where the likeliest token is less far above the second, another order of sums may swap them, or a cache
+    that keeps float16."""
+    return _NOISE_OF_FLOAT16 if artifact.cache is not None and artifact.cache.dtype == "float16" else NOISE
 
 
 def check_decoder(bundle: Bundle, artifact_id: str, golden: GoldenDecoder, watch: Watch = silent) -> Iterator[Row]:
@@ -163,9 +168,7 @@ class _DecoderCheck:
 
     @property
     def _noise(self) -> float:
-        cache = self._engine.artifact.cache
-        rounded = self._against == "reference" and cache is not None and cache.dtype == "float16"
-        return _NOISE_OF_FLOAT16 if rounded else NOISE
+        return noise_of(self._engine.artifact) if self._against == "reference" else NOISE
 
     def _differs(self, written: Written) -> bool:
         logits = self._engine.continue_with(written.prompt)

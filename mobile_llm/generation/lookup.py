@@ -33,7 +33,7 @@ from mobile_llm.generation.sampler import Sampler
 _MOST = 7  # tokens guessed at once: with the one before them 8, what a TFLite file scores in one go
 _WORDS = (3, 2)  # so many tokens have to be the same, the longer first
 _TRUST = 0.6  # so large a share of the latest guesses has to be right before the model reads any
-_LATEST = 0.25  # what one of them counts
+_LATEST = 0.4  # what one of them counts
 # How far the difference of two logits may move where several tokens are read at once: ten times what was measured on
 # SmolLM2 in float32 (1.1e-4 over 384 places). Formats and precisions that compute in float32.
 _NOISE = 1e-3

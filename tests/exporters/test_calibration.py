@@ -18,6 +18,7 @@ import exporters
 from exporters.architectures.blocks import weights_of
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
+from exporters.commands.values import megabytes
 from exporters.decoders.calibrated import recipes_for
 from exporters.progress import silent
 from exporters.quantization.calibrated import by_calibration, stored_bytes, widening
@@ -355,6 +356,21 @@ def test_what_cannot_be_asked_for(
     assert (code, kind) == (2, "InvalidSpec")
     assert sentence in message
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [("80", 80), ("80MB", 80), ("80 mb", 80), (".5GB", 500), ("1GiB", 1073.741824), ("80M", 80)]
+)
+def test_sizes_have_units(size: str, expected: float) -> None:
+    assert megabytes(size) == expected
+
+
+@pytest.mark.parametrize("size", ["eighty", "80kB", "-5", "MB", "8e1"])
+def test_what_is_no_size_is_named(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "model", "--task", "text-generation", f"--max-size={size}", "-o", "bundle"])
+    assert ended.value.code == 2
+    assert f"{size} is no size; give MB, such as 80 or 80MB, or GB" in capsys.readouterr().err
 
 
 def test_a_model_in_memory_has_no_text(tmp_path: Path) -> None:

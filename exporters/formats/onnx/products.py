@@ -12,6 +12,7 @@ blocks of 8 bits take five times the instructions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,9 +35,9 @@ def joined(name: str, *linears: Linear) -> Linear:
     """Several linear layers of one input as one: their rows one after the other, scales and biases too."""
     weight = _joined(f"{name}.weight", [linear.weight for linear in linears])
     if not any(linear.bias for linear in linears):
-        return Linear(weight, center=linears[0].center)
+        return replace(linears[0], weight=weight)
     biases = [linear.bias or Weight("", np.zeros(linear.weight.shape[0], np.float32)) for linear in linears]
-    return Linear(weight, _joined(f"{name}.bias", biases), linears[0].center)
+    return replace(linears[0], weight=weight, bias=_joined(f"{name}.bias", biases))
 
 
 class Products:
@@ -70,15 +71,28 @@ class Products:
         return self._graph.constant(weight.name, weight.float32())
 
     def _around(self, hidden: str, linear: Linear, product: Callable[[str, Weight], str]) -> str:
-        """A product and its bias. Inputs that are rounded token by token leave their center out; in blocks their ranges
-        are small as it is."""
-        g, quantized = self._graph, linear.weight.quantized
-        if linear.center is not None and quantized and not self._block(quantized):
-            apart = g.node("Sub", [hidden, g.constant(f"{linear.weight.name}.center", linear.center)])
-            at_center = g.constant(f"{linear.weight.name}.at_center", linear.at_center)
-            return g.node("Add", [product(apart, linear.weight), at_center])
-        found = product(hidden, linear.weight)
+        """A product and its bias. Inputs that are rounded token by token leave their center out, and their outliers
+        apart; in blocks their ranges are small as it is."""
+        g, weight = self._graph, linear.weight
+        if not weight.quantized or self._block(weight.quantized):
+            found = product(hidden, weight)
+            return g.node("Add", [found, self.floats(linear.bias)]) if linear.bias else found
+        if linear.center is not None:
+            hidden = g.node("Sub", [hidden, g.constant(f"{weight.name}.center", linear.center)])
+        if linear.outliers_beyond is None:
+            found = product(hidden, weight)
+        else:
+            rows = self._outliers_behind(hidden, linear.outliers_beyond)
+            found = g.node("Add", g.nodes("Split", [product(rows, weight)], 2, axis=1))
+        if linear.center is not None:
+            return g.node("Add", [found, g.constant(f"{weight.name}.at_center", linear.at_center)])
         return g.node("Add", [found, self.floats(linear.bias)]) if linear.bias else found
+
+    def _outliers_behind(self, hidden: str, bound: float) -> str:
+        """As many rows again, whose sum with the first is what came in."""
+        g = self._graph
+        within = g.node("Clip", [hidden, g.number(-bound), g.number(bound)])
+        return g.node("Concat", [within, g.node("Sub", [hidden, within])], axis=1)
 
     def _table_product(self, hidden: str, table: Weight) -> str:
         g, quantized = self._graph, table.quantized

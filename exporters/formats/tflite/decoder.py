@@ -34,8 +34,8 @@ class Joined:
         name = " + ".join(linear.weight.name for linear in linears)
         if name not in self._known:
             value = _stacked([linear.weight for linear in linears])
-            found = None if value is None else Linear(Weight(name, value), _biases(name, linears), linears[0].center)
-            self._known[name] = found
+            together = None if value is None else (Weight(name, value), _biases(name, linears))
+            self._known[name] = together and replace(linears[0], weight=together[0], bias=together[1])
         return self._known[name]
 
 

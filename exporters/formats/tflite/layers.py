@@ -29,16 +29,30 @@ class Layers:
 
     def linear(self, hidden: int, linear: Linear) -> int:
         """(…, in) -> (…, out)"""
-        weight, stored = linear.weight, self._stored(linear.weight)
+        weight = linear.weight
         if weight.quantized and linear.center is not None:
             hidden = self._nodes.binary("Sub", hidden, self._graph.constant(f"{weight.name} center", linear.center))
             bias = self._graph.constant(f"{weight.name} at its center", linear.at_center)
         else:
             bias = self._nodes.floats(linear.bias) if linear.bias else _NO_BIAS
+        if weight.quantized and linear.outliers_beyond is not None:
+            return self._outliers_apart(hidden, weight, bias, linear.outliers_beyond)
+        return self._product(hidden, weight, bias)
+
+    def _product(self, hidden: int, weight: Weight, bias: int) -> int:
         shape = (*self._graph.shape(hidden)[:-1], weight.shape[0])
         settings = options("FullyConnected", keepNumDims=True, asymmetricQuantizeInputs=True)
         version = _INTEGERS_VERSION if weight.quantized else 1
-        return self._graph.op(Ops.FULLY_CONNECTED, [hidden, stored, bias], shape, settings, version)
+        return self._graph.op(Ops.FULLY_CONNECTED, [hidden, self._stored(weight), bias], shape, settings, version)
+
+    def _outliers_apart(self, hidden: int, weight: Weight, bias: int, bound: float) -> int:
+        """Rows (count, in) within the bound and, behind them, what is left of each: one product, so that weights are
+        read once, whose halves are added up."""
+        n, count = self._nodes, self._graph.shape(hidden)[0]
+        within = n.smaller(n.larger(hidden, -bound), bound)
+        both = self._product(n.stacked(within, n.binary("Sub", hidden, within)), weight, _NO_BIAS)
+        total = n.binary("Add", n.rows(both, 0, count), n.rows(both, count, count))
+        return total if bias == _NO_BIAS else n.binary("Add", total, bias)
 
     def activation(self, hidden: int, kind: Activation) -> int:
         if kind in ("gelu", "gelu_tanh"):

@@ -78,6 +78,10 @@ class Nodes:
         shape[axis] = self.graph.shape(rows)[0]
         return self.graph.op(Ops.GATHER, [table, rows], shape, options("Gather", axis=axis))
 
+    def rows(self, a: int, first: int, count: int) -> int:
+        """`count` entries of the first axis of two."""
+        return self.slice(a, (first, 0), (count, self.graph.shape(a)[1]))
+
     def columns(self, a: int, first: int, count: int) -> int:
         """`count` entries of the last axis."""
         shape = self.graph.shape(a)
@@ -85,9 +89,16 @@ class Nodes:
 
     def concatenate(self, *parts: int) -> int:
         """Along the last axis."""
+        return self._in_line(len(self.graph.shape(parts[0])) - 1, *parts)
+
+    def stacked(self, *parts: int) -> int:
+        """Along the first axis."""
+        return self._in_line(0, *parts)
+
+    def _in_line(self, axis: int, *parts: int) -> int:
         shape = list(self.graph.shape(parts[0]))
-        shape[-1] = sum(self.graph.shape(part)[-1] for part in parts)
-        return self.graph.op(Ops.CONCATENATION, parts, shape, options("Concatenation", axis=len(shape) - 1))
+        shape[axis] = sum(self.graph.shape(part)[axis] for part in parts)
+        return self.graph.op(Ops.CONCATENATION, parts, shape, options("Concatenation", axis=axis))
 
     def matmul(self, a: int, b: int, transpose: bool = False) -> int:
         rows, columns = self.graph.shape(a)[-2], self.graph.shape(b)[-2 if transpose else -1]
