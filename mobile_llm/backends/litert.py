@@ -27,7 +27,7 @@ from mobile_llm.backends.litert_c import (
 )
 from mobile_llm.backends.narrowed import MappedFile
 from mobile_llm.backends.native import native_stderr_silenced
-from mobile_llm.backends.packed import packed_weights
+from mobile_llm.backends.packed import IN_MEMORY, packed_weights
 from mobile_llm.bundle.manifest import TensorBinding
 from mobile_llm.errors import IntegrityFailed
 
@@ -63,7 +63,8 @@ class Call:
 
 class CompiledFile:
     """Signatures of a .tflite file on the CPU, those asked for or all; `threads` None leaves their number to LiteRT.
-    With the file's `sha256`, packed weights are kept for the next time (`mobile_llm.backends.packed`).
+    With the file's `sha256`, packed weights are kept for the next time (`mobile_llm.backends.packed`), and where they
+    are, `shares_weights`, all that open them have the same pages.
     Raises IntegrityFailed for a file that cannot be opened, and BackendUnavailable without LiteRT."""
 
     def __init__(
@@ -81,6 +82,7 @@ class CompiledFile:
             # XNNPACK says that it is there
             with packed_weights(sha256, size) as packed, native_stderr_silenced():
                 self._compiled = Compiled(self._model, threads, packed)
+                self.shares_weights = packed != IN_MEMORY
         except LiteRtError as error:
             raise IntegrityFailed(f"{file.name} is not a TFLite file that can be opened: {error}") from None
         self._mapped.forget()
@@ -110,41 +112,44 @@ class CompiledFile:
 
 
 class OpenSignatures:
-    """Those signatures of a file that were asked for. Others are opened with them, all at once: two sets side by side
-    would hold the packed weights twice. For the rest see `CompiledFile`."""
+    """Those signatures of a file that were asked for. Others are opened beside them where packed weights are shared,
+    and else all are opened again at once: each set would hold its own copy. For the rest see `CompiledFile`."""
 
     def __init__(self, path: Path, threads: int | None, sha256: str | None = None) -> None:
         self._source, self._threads, self._sha256 = path.open("rb"), threads, sha256
         self._wanted: frozenset[str] = frozenset()
-        self._open: frozenset[str] = frozenset()
-        self._file: CompiledFile | None = None
+        self._open: dict[str, CompiledFile] = {}
 
     def have(self, names: frozenset[str]) -> None:
         """Open these too. Raises as `CompiledFile` does."""
         self._wanted |= names
-        if not names <= self._open:
+        missing = self._wanted - set(self._open)
+        if not missing:
+            return
+        if set(self._open) - self._wanted or not all(file.shares_weights for file in self._open.values()):
             self._shut()
-            self._file = CompiledFile(self._source, self._threads, self._wanted, self._sha256)
-            self._open = self._wanted
+            missing = self._wanted
+        self._open |= dict.fromkeys(missing, CompiledFile(self._source, self._threads, missing, self._sha256))
 
     def forget(self, names: frozenset[str]) -> None:
         """Do without these the next time that others are opened."""
         self._wanted -= names
 
-    @property
-    def file(self) -> CompiledFile:
-        """What is open now. A call that it made stays good when others are opened."""
-        assert self._file is not None
-        return self._file
+    def call(self, signature: str, inputs: Mapping[str, c_void_p], outputs: Mapping[str, c_void_p]) -> Call:
+        """As `CompiledFile.call`. It stays good when others are opened."""
+        return self._open[signature].call(signature, inputs, outputs)
+
+    def run(self, call: Call) -> None:
+        self._open[call.signature].run(call)
 
     def close(self) -> None:
         self._shut()
         self._source.close()
 
     def _shut(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file, self._open = None, frozenset()
+        for file in set(self._open.values()):
+            file.close()
+        self._open = {}
 
 
 def _aligned(count: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -20,7 +20,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-_IN_MEMORY = ":memory:"
+IN_MEMORY = ":memory:"
 _VARIABLE = "MOBILE_LLM_CACHE"
 _ENDING = ".xnnpack"
 _KEPT = 30 * 24 * 3600.0  # seconds
@@ -37,7 +37,7 @@ def packed_weights(sha256: str | None, size: int) -> Iterator[str]:
         with _written(kept) as path:
             yield str(path)
     else:
-        yield _IN_MEMORY
+        yield IN_MEMORY
 
 
 def _place(sha256: str) -> Path | None:

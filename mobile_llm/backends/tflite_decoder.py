@@ -125,7 +125,7 @@ class TfliteDecoder:
             step = self._read(entry, chunk)
             left = left[len(chunk) :]
             found.append(step.logits.array[: len(chunk)].copy())
-        return np.concatenate(found)
+        return np.concatenate(found) if len(found) > 1 else found[0]  # large: a second copy is felt
 
     def rewind(self, position: int) -> None:
         self._position = min(position, self._position)
@@ -149,7 +149,7 @@ class TfliteDecoder:
         """One signature over new tokens, whose rows go into the cache."""
         step = self._step(entry)
         step.feed(ids, self._position)
-        self._signatures.file.run(step.call)
+        self._signatures.run(step.call)
         self._cache.write(self._position, len(ids), step.rows.arrays())
         self._position += len(ids)
         return step
@@ -173,7 +173,7 @@ class TfliteDecoder:
                 binding.name: logits.handle if role == "logits" else rows.handle(role)
                 for role, binding in entry.outputs.items()
             }
-            self._steps[signature] = Step(entry, own, logits, rows, self._signatures.file.call(signature, given, found))
+            self._steps[signature] = Step(entry, own, logits, rows, self._signatures.call(signature, given, found))
         return self._steps[signature]
 
     def _fit(self, tokens: int) -> None:
@@ -182,7 +182,7 @@ class TfliteDecoder:
         if self._smallest(tokens) != self._size:
             old = self._cache
             if tokens > self._size:
-                self._signatures.forget(_names(self._around_cache()))
+                self._signatures.forget(_names([*self._around_cache(), *self._of_room(self._scores, self._size)]))
             self._move(tokens)
             self._cache.write(0, self._position, old.arrays())
 
