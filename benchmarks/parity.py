@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -75,19 +76,19 @@ def main() -> int:
     bundle = Bundle.open(args.bundle)
     ids = [name for name, artifact in bundle.manifest.artifacts.items() if artifact.precision in _FLOAT]
     wanted = args.artifact.split(",") if args.artifact else ids
-    found = [_measure(bundle, name, args) for name in wanted]
+    asked = cache(partial(_asked, args))
+    found = [_measure(bundle, name, asked, args.threads) for name in wanted]
     print(json.dumps([asdict(one) for one in found]) if args.json else "\n".join(map(_in_words, found)))
     return 1 if any(one.differing for one in found) else 0
 
 
-def _measure(bundle: Bundle, artifact_id: str, args: argparse.Namespace) -> Found:
+def _measure(bundle: Bundle, artifact_id: str, ask: Callable[[str], Asked], threads: int | None) -> Found:
     artifact = bundle.manifest.artifacts[artifact_id]
     if artifact.precision not in _FLOAT:
         raise InvalidInput(f"{artifact_id} is not in float; ask `mobile-llm evaluate` what it loses")
-    say(f"{artifact_id}: the model")
-    asked = _asked(args, artifact.precision)
+    asked = ask(artifact.precision)
     backend, _ = CHECKERS[artifact.format][0]
-    with DecoderEngine.open(bundle, artifact_id, threads=args.threads, backend=backend) as engine:
+    with DecoderEngine.open(bundle, artifact_id, threads=threads, backend=backend) as engine:
         say(f"{artifact_id}: {asked.likeliest.size} positions")
         read = np.stack([_logits(engine, window.tolist()).argmax(-1) for window in asked.windows])
         places = [(f"window {w}", int(p), float(asked.margins[w, p])) for w, p in np.argwhere(read != asked.likeliest)]
@@ -103,6 +104,7 @@ def _measure(bundle: Bundle, artifact_id: str, args: argparse.Namespace) -> Foun
 
 
 def _asked(args: argparse.Namespace, precision: str) -> Asked:
+    say(f"the model in {precision}")
     source = open_source(args.model, GENERATION)
     ids = source.tokenizer(read_text(args.text), add_special_tokens=False, verbose=False)["input_ids"]
     windows = windows_of(ids, _WINDOW)

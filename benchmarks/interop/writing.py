@@ -85,10 +85,11 @@ class WritingJudge:
 
     def _judge(self, client: str, reading: Mapping[str, Any]) -> Row:
         artifact, wanted = reading["artifact"], self.wanted[reading["artifact"]]
-        written = [self._ended(ids) for ids in reading.get("written") or map(self._ids, reading["texts"])]
-        if len(written) != len(wanted):
-            note = f"{len(written)} answers to {len(wanted)} prompts"
+        given = reading.get("written") or reading["texts"]
+        if len(given) != len(wanted):
+            note = f"{len(given)} answers to {len(wanted)} prompts"
             return Row(client, artifact, reading["way"], "FAIL", note=note)
+        written = [self._ended(one if isinstance(one, list) else self._ids(one, w)) for one, w in zip(given, wanted)]
         tie = TIE if artifact.endswith(("/model.onnx", "/fp32.litertlm")) else QUANTIZED_TIE
         pairs = zip(wanted, reading.get("prompts") or [w.prompt for w in wanted], written)
         faults = [fault for place, pair in enumerate(pairs) for fault in _faults(place, *pair, tie)]
@@ -103,8 +104,10 @@ class WritingJudge:
         stop = generation.stop if generation else ()
         return list(ids[: next((i for i, token in enumerate(ids) if token in stop), len(ids))])
 
-    def _ids(self, text: str) -> list[int]:
-        return list(TextTokenizer(self.bundle).encode(text, special=False).ids)
+    def _ids(self, text: str, wanted: Written) -> list[int]:
+        """Of a client's text; a model does not always write the tokens that its own text is cut into."""
+        tokenizer = TextTokenizer(self.bundle)
+        return wanted.tokens if tokenizer.decode(wanted.tokens) == text else list(tokenizer.encode(text, False).ids)
 
 
 def _faults(

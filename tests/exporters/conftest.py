@@ -48,9 +48,12 @@ def decoder() -> Callable[[str], Any]:
 
 
 def _decoder(name: str) -> Any:
+    import torch
+
     from exporters.sources.conv1d import as_linear_layers
 
-    return as_linear_layers(_checkpoint(name))
+    with torch.inference_mode(False):  # whoever asks first may be in it, and later ones take gradients
+        return as_linear_layers(_checkpoint(name))
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from exporters.formats.litertlm.container import Section, write_container
 from exporters.formats.litertlm.metadata import llm_metadata, packed_template
 from exporters.formats.litertlm.texts import Texts, read_texts
 from exporters.formats.tflite import signatures
+from exporters.quantization.recipes import RECIPES
 from exporters.verification.decoders import read_golden
 from exporters.verification.packed import check_packed
 from mobile_llm.artifacts.bindings import check_bindings
@@ -48,16 +49,25 @@ def _short_prefills(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", list(DECODERS))
-def test_logits_are_the_models_however_a_text_is_read(name: str, decoder: Callable[[str], Any], tmp_path: Path) -> None:
+def test_logits_are_the_models_at_every_position(name: str, decoder: Callable[[str], Any], tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = decoder(name)(input_ids=torch.tensor([IDS])).logits[0].numpy()
     with opened(decoder(name), tmp_path) as found:
         assert np.abs(np.stack([found.append([i]) for i in IDS]) - expected).max() < SAME
-        for parts in ((48,), (46, 2), (3, 17, 28), (1, 47)):  # chunks of 16 and 4, filled and padded
-            found.rewind(0)
-            assert np.abs(read_in(found, parts) - expected[-1]).max() < SAME, parts
         found.rewind(20)
         assert np.abs(found.append(IDS[20:]) - expected[-1]).max() < SAME
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_how_a_text_is_cut_changes_no_bit(
+    recipe: str, name: str, decoder: Callable[[str], Any], tmp_path: Path
+) -> None:
+    with opened(decoder(name), tmp_path, recipe) as found:
+        *_, last = (found.append([token]) for token in IDS)
+        for parts in ((48,), (46, 2), (3, 17, 28), (1, 47)):  # chunks of 16 and 4, filled and padded
+            found.rewind(0)
+            np.testing.assert_array_equal(read_in(found, parts), last)
 
 
 def test_a_prefill_in_the_last_places_moves_over_nothing(decoder: Callable[[str], Any], tmp_path: Path) -> None:
@@ -215,14 +225,15 @@ def test_only_models_that_write_have_this_format(decoder: Callable[[str], Any], 
         lowering.lower_decoder(describe_decoder(decoder("llama")), "fp32", tmp_path, 65, TEXTS)
 
 
-def written(model: Any, folder: Path) -> Artifact:
-    lowered = lowering.lower_decoder(describe_decoder(model), "fp32", folder, CONTEXT, TEXTS)
-    return Artifact("litertlm", "fp32", lowered.path, (), lowered.entry_points, lowered.minimum, lowered.cache)
+def written(model: Any, folder: Path, recipe: str = "fp32") -> Artifact:
+    blocks = RECIPES[recipe](describe_decoder(model))
+    lowered = lowering.lower_decoder(blocks, recipe, folder, CONTEXT, TEXTS)
+    return Artifact("litertlm", recipe, lowered.path, (), lowered.entry_points, lowered.minimum, lowered.cache)
 
 
 @contextmanager
-def opened(model: Any, folder: Path) -> Iterator[WholeCacheDecoder]:
-    found = litertlm.open_decoder(folder, written(model, folder), threads=1)
+def opened(model: Any, folder: Path, recipe: str = "fp32") -> Iterator[WholeCacheDecoder]:
+    found = litertlm.open_decoder(folder, written(model, folder, recipe), threads=1)
     try:
         yield found
     finally:

@@ -13,10 +13,13 @@ import pytest
 from exporters.architectures.blocks import Linear, map_blocks
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
+from exporters.formats.tflite import lower_decoder as lower_tflite
 from exporters.quantization.centers import centered
 from exporters.quantization.hessians import gather_hessians
 from exporters.quantization.integers import to_int8
 from exporters.quantization.outliers import outliers_apart
+from mobile_llm.backends import tflite
+from mobile_llm.bundle.manifest import Artifact
 
 from .conftest import DECODERS
 from .test_centers import EXACT, IDS, LOWERED, ROUNDING, SAME, logits, read
@@ -45,6 +48,20 @@ def test_what_lies_beside_outliers_is_rounded_finer(
     for one in (_with_outliers(_nowhere_apart(known)), _with_outliers(known)):
         errors.append(np.std(read(format_name, ROUNDING, one, tmp_path) - logits(model, one)))
     assert 0 < errors[1] < errors[0] / 2
+
+
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_tokens_are_verified_as_steps_would_read_them(name: str, decoder: Decoder, tmp_path: Path) -> None:
+    model, blocks = decoder(name), describe_decoder(decoder(name))
+    hessians = gather_hessians(model, blocks, IDS, IDS)
+    lowered = lower_tflite(to_int8(outliers_apart(centered(blocks, hessians), hessians)), "int8", tmp_path, 40)
+    artifact = Artifact("tflite", "int8", lowered.path, (), lowered.entry_points, lowered.minimum, lowered.cache)
+    opened = tflite.open_decoder(tmp_path, artifact, 1)
+    ids = IDS[0, :20].tolist()
+    steps = np.stack([opened.append([token]) for token in ids])
+    opened.rewind(0)
+    np.testing.assert_array_equal(opened.score(ids), steps)
+    opened.close()
 
 
 def _with_outliers(blocks: DecoderModel) -> DecoderModel:

@@ -6,8 +6,10 @@
 
 Attention is that of the TFLite format, over the cache that came in and the new rows apart; the new rows reach the cache
 by operators that nothing else waits for, so that all the rest stays in one piece, and in may be the same memory as out.
-A prefill writes its padding too, behind what counts: caches have room for the longest prefill beyond the context, since
-an update that does not fit would move over what is there.
+A prefill reads every token as a step would, to the last bit (`tflite/stepped.py`): LiteRT-LM cuts a prompt into chunks
+in its own way, and where activations are rounded to integers its text would depend on it. A prefill writes its padding
+too, behind what counts: caches have room for the longest prefill beyond the context, since an update that does not fit
+would move over what is there.
 
 `input_pos` is enough: an input `mask`, which LiteRT-LM fills for models that have one, could not say what is in the
 cache and what is new, nor keep a window.
@@ -18,15 +20,16 @@ Not covered: its executors for NPUs and GPUs, which have other expectations; cac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from exporters.architectures.decoders.blocks import CausalAttention, DecoderModel
 from exporters.architectures.decoders.walk import build_decoder
-from exporters.formats.tflite.caches import Caches
+from exporters.formats.tflite.caches import Caches, with_rows
 from exporters.formats.tflite.decoder import Joined, TfliteDecoderBuilder
 from exporters.formats.tflite.flatbuffer import Model, Ops, Subgraph, Types
 from exporters.formats.tflite.nodes import Nodes
+from exporters.formats.tflite.positions import Positions
 from exporters.formats.tflite.signatures import CacheTensor, Shape, cache_of, chunks
 from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
 
@@ -58,6 +61,8 @@ class _Builder(TfliteDecoderBuilder):
     def _caches(self) -> Caches:
         along = self._graph.ints(0, 0, 1, 0)
         start = self._nodes.binary("Mul", self._positions.first(), along, Types.INT32)
+        if self._shape.verifies:
+            return _WrittenCaches(self._nodes, self._shape.cached, start, self._positions)
         return _WholeCaches(self._nodes, self._shape.cached, start)
 
     def asked_for(self, hidden: int, added: int) -> tuple[int, int]:
@@ -69,15 +74,13 @@ class _Builder(TfliteDecoderBuilder):
             self._graph.output("logits", self._nodes.reshape(logits, (1, 1, model.vocabulary)))
 
 
-@dataclass(frozen=True)
 class _WholeCaches:
     """Implements `Caches`: (1, kv_heads, cached, head_dim), which come out as they came in but for the new rows from
     `start` on, int32 (4,). Keys lie as values do: how many tokens there is room for, LiteRT-LM reads off one axis."""
 
-    nodes: Nodes
-    cached: int
-    start: int
-    _inputs: dict[str, int] = field(default_factory=dict)
+    def __init__(self, nodes: Nodes, cached: int, start: int) -> None:
+        self.nodes, self.cached, self.start = nodes, cached, start
+        self._inputs: dict[str, int] = {}
 
     def keep(self, key: int, value: int, layer: int) -> None:
         for kind, rows in (("key", key), ("value", value)):
@@ -88,11 +91,14 @@ class _WholeCaches:
             self.nodes.graph.output(_LAYOUT[kind].input(layer), updated)
 
     def scores(self, query: int, attention: CausalAttention, layer: int) -> int:
-        keys = self._cache("key", layer, attention.kv_heads, attention.head_dim)
-        return self.nodes.matmul(query, keys, transpose=True)
+        return self.nodes.matmul(query, self.rows("key", attention, layer), transpose=True)
 
     def weighted(self, chances: int, attention: CausalAttention, layer: int) -> int:
-        return self.nodes.matmul(chances, self._cache("value", layer, attention.kv_heads, attention.head_dim))
+        return self.nodes.matmul(chances, self.rows("value", attention, layer))
+
+    def rows(self, kind: str, attention: CausalAttention, layer: int) -> int:
+        """Those that came in."""
+        return self._cache(kind, layer, attention.kv_heads, attention.head_dim)
 
     def _cache(self, kind: str, layer: int, heads: int, head_dim: int) -> int:
         name = _LAYOUT[kind].input(layer)
@@ -101,10 +107,27 @@ class _WholeCaches:
         return self._inputs[name]
 
 
+class _WrittenCaches(_WholeCaches):
+    """What attention sees of them has the new rows in their places already, but for the last, which no other reads."""
+
+    def __init__(self, nodes: Nodes, cached: int, start: int, positions: Positions) -> None:
+        super().__init__(nodes, cached, start)
+        self._positions = positions
+        self._new: dict[str, int] = {}
+
+    def keep(self, key: int, value: int, layer: int) -> None:
+        super().keep(key, value, layer)
+        self._new = {"key": key, "value": value}
+
+    def rows(self, kind: str, attention: CausalAttention, layer: int) -> int:
+        _, places = self._positions.written(attention.kv_heads)
+        return with_rows(self.nodes, super().rows(kind, attention, layer), self._new[kind], places)
+
+
 def _shapes(context: int) -> tuple[Shape, ...]:
     """Decode first."""
     room = context + max(chunks(context))
-    return tuple(Shape(rows, room) for rows in (1, *chunks(context)))
+    return (Shape(1, room), *(Shape(rows, room, verifies=True) for rows in chunks(context)))
 
 
 def _signature(shape: Shape) -> str:

@@ -11,7 +11,7 @@ from typing import Protocol
 from exporters.architectures.decoders.blocks import CausalAttention
 from exporters.formats.tflite.flatbuffer import Types
 from exporters.formats.tflite.nodes import Nodes
-from exporters.formats.tflite.positions import Positions
+from exporters.formats.tflite.positions import Positions, Written
 from exporters.formats.tflite.signatures import ROWS
 
 
@@ -81,9 +81,14 @@ class WrittenCaches(FloatCaches):
         self._new = {"key": self._ends.transposed(key), "value": value}
 
     def _rows(self, kind: str, attention: CausalAttention, layer: int) -> int:
-        """Every number is one that was given: products with ones and zeros, and sums with zeros, are exact."""
         n, stored, new = self._nodes, super()._rows(kind, attention, layer), self._new[kind]
         ahead, behind = self._positions.written(attention.kv_heads)
         if kind == "key":
             return n.binary("Add", n.binary("Mul", stored, ahead.left), n.matmul(new, ahead.onto))
-        return n.binary("Add", n.binary("Mul", stored, behind.left), n.matmul(behind.onto, new))
+        return with_rows(n, stored, new, behind)
+
+
+def with_rows(nodes: Nodes, stored: int, new: int, places: Written) -> int:
+    """A cache with the new rows (1, kv_heads, rows, head_dim) in their places. Every number is one that was given:
+    products with ones and zeros, and sums with zeros, are exact."""
+    return nodes.binary("Add", nodes.binary("Mul", stored, places.left), nodes.matmul(places.onto, new))

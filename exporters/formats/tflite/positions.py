@@ -78,12 +78,12 @@ class Positions:
 
     def written(self, heads: int) -> tuple[Written, Written]:
         """Along the last axis and along the last but one, by which new rows get to their places in the cache. Neither
-        the last does, nor padding, whose position is that of the token before it."""
+        the last does, nor padding, whose position is that of the token before it, or 0."""
         key = ("written", heads)
         if key not in self._made:
             n, graph, rows = self._nodes, self._graph, self._rows
             next_ones = n.binary("Sub", n.columns(self._places, 1, rows - 1), n.columns(self._places, 0, rows - 1))
-            counts = n.concatenate(next_ones, graph.constant("none", np.zeros((1, 1), np.float32)))
+            counts = n.concatenate(self._step(next_ones), graph.constant("none", np.zeros((1, 1), np.float32)))
             apart = n.unary(Ops.ABS, n.binary("Sub", n.reshape(self._places, (rows, 1)), self._columns()))
             at = n.larger(n.binary("Sub", graph.number(1.0), apart), 0.0)
             onto = n.binary("Mul", at, n.reshape(counts, (rows, 1)))
