@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifact", metavar="ID", help="such as onnx/int8 (default: the bundle's)")
     parser.add_argument("--backend", metavar="NAME", help="another runtime, such as coreml-evaluator")
     parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of what a model writes")
+    parser.add_argument("--schema", metavar="FILE", help="a JSON schema that what a model writes meets")
     parser.add_argument("--context", type=int, metavar="N", help="tokens of a prompt and what the model writes")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime")
 
@@ -29,11 +30,11 @@ def run(args: argparse.Namespace) -> int:
 
     task = mobile_llm.load(args.bundle, args.artifact, args.threads, args.backend, args.context)
     _ = task.engine.manifest.text_policy  # refuses a bundle that takes tensors before texts are read
-    texts = _texts(args)
+    texts, settings = _texts(args), _settings(task, args)
     if hasattr(task, "stream") and sys.stdout.isatty() and not args.json:
-        _show_writing(task, texts, args.max_tokens)
+        _show_writing(task, texts, settings)
         return 0
-    answers = [_shown(text) | answer for text, answer in zip(texts, _answers(task, texts, args.max_tokens))]
+    answers = [_shown(text) | answer for text, answer in zip(texts, _answers(task, texts, settings))]
     if args.json:
         print_json({"artifact": task.engine.artifact_id, "answers": answers})
     else:
@@ -56,13 +57,31 @@ def _texts(args: argparse.Namespace) -> list[Any]:
     return args.texts or [line.rstrip("\n") for line in sys.stdin]
 
 
+def _settings(task: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """How a model is to write. Raises InvalidInput for a file that holds no JSON."""
+    import json
+    from pathlib import Path
+
+    from mobile_llm.errors import InvalidInput
+
+    settings = {"max_tokens": args.max_tokens}
+    if not args.schema:
+        return settings
+    if not hasattr(task, "generate"):
+        raise InvalidInput(f"--schema is for a model that writes, and {args.bundle} holds none; leave it out")
+    try:
+        return settings | {"schema": json.loads(Path(args.schema).read_text(encoding="utf-8"))}
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{args.schema} is no JSON schema: {error}; give a file with one") from None
+
+
 def _shown(text: Any) -> dict[str, Any]:
     return {"text": text[0], "text_pair": text[1]} if isinstance(text, tuple) else {"text": text}
 
 
-def _answers(task: Any, texts: list[Any], max_tokens: int) -> list[dict[str, Any]]:
+def _answers(task: Any, texts: list[Any], settings: dict[str, Any]) -> list[dict[str, Any]]:
     if hasattr(task, "generate"):
-        return [_written(task, text, max_tokens) for text in texts]
+        return [_written(task, text, settings) for text in texts]
     if hasattr(task, "classify"):
         return [vars(answer) for answer in task.classify(texts)]
     if hasattr(task, "label_tokens"):
@@ -70,17 +89,17 @@ def _answers(task: Any, texts: list[Any], max_tokens: int) -> list[dict[str, Any
     return [{"embedding": row.tolist()} for row in task.embed(texts)]
 
 
-def _written(task: Any, text: Any, max_tokens: int) -> dict[str, Any]:
-    answer = task.generate(_prompt(task, text), max_tokens)
+def _written(task: Any, text: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    answer = task.generate(_prompt(task, text), **settings)
     return {"answer": answer.text, "finish": answer.finish, **vars(answer.stats)}
 
 
-def _show_writing(task: Any, texts: list[Any], max_tokens: int) -> None:
+def _show_writing(task: Any, texts: list[Any], settings: dict[str, Any]) -> None:
     """As it is written, for a person who waits."""
     from mobile_llm.terminal.lines import show
 
     for text in texts:
-        for piece in task.stream(_prompt(task, text), max_tokens):
+        for piece in task.stream(_prompt(task, text), **settings):
             show(piece)
         show("\n")
 

@@ -70,6 +70,18 @@ def test_a_tie_is_said_and_no_failure_but_in_float32() -> None:
     assert _judged(tied, FLOAT).verdict == "FAIL"
 
 
+@pytest.mark.parametrize(("second", "same"), [("dd", "2/2"), ("de", "1/2")])
+def test_a_text_is_the_same_however_it_would_be_cut(second: str, same: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens 4 to 6 are letters; a tokenizer would cut their text into others."""
+    cut = SimpleNamespace(
+        decode=lambda ids: "".join(chr(96 + token) for token in ids),
+        encode=lambda text, special: SimpleNamespace(ids=[9] * len(text)),
+    )
+    monkeypatch.setattr(writing, "TextTokenizer", lambda bundle: cut)
+    row = _judged([], texts=["def", second])
+    assert (row.same_texts, row.verdict) == (same, "pass" if same == "2/2" else "FAIL")
+
+
 def test_a_client_without_a_reading_has_failed() -> None:
     judge = WritingJudge(_bundle(), {FLOAT: WANTED})
     (row,) = judge("a client", FLOAT, {"readings": [], "errors": {FLOAT: "it does not open"}})

@@ -11,6 +11,7 @@ import pytest
 
 import exporters
 import mobile_llm
+from mobile_llm.commands import main
 from mobile_llm.errors import InvalidInput, InvalidSpec, UnsupportedModel
 from mobile_llm.generation.grammars import Regex
 from mobile_llm.generation.sampler import Sampler
@@ -41,6 +42,19 @@ def model(decoder_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPa
     model = mobile_llm.load(made.bundle)
     yield model
     model.close()
+
+
+def test_the_command_line_takes_a_schema(model: ChatModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(SCHEMA), encoding="utf-8")
+    bundle = str(model.engine.bundle.folder)
+    assert main(["run", bundle, "hi", "--schema", str(file), "--max-tokens", "120", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["answers"]
+    jsonschema.validate(json.loads(answer["answer"]), SCHEMA)
+    file.write_text("{", encoding="utf-8")
+    for path in (file, tmp_path / "missing.json"):
+        assert main(["run", bundle, "hi", "--schema", str(path)]) == 2
+        assert f"{path} is no JSON schema" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", range(5))
