@@ -3,10 +3,10 @@
     python -m benchmarks.peers MODEL [BUNDLE] --twin 0 --text TEXT [--calibration TEXT --max-size MB] [--json]
 
 onnxruntime-genai (on its own builder's int4), llama.cpp (on GGUF files that it quantizes itself), LiteRT-LM (on a
-.litertlm file from these weights, where there is one) and transformers (float32, the reference) are installed into
-environments of their own under `--work`, once; what cannot be is listed as not checked, with the reason. All read the
-same token ids with the same number of threads, a batch of one, no speculation; LiteRT-LM takes texts only, so it is
-given that of the ids, and its rates count its own tokens.
+.litertlm file from these weights) and transformers (float32, the reference) are installed into environments of their
+own under `--work`, once; what cannot be is listed as not checked, with the reason. All read the same token ids with the
+same number of threads, a batch of one, no speculation; LiteRT-LM takes texts only, so it is given that of the ids, and
+its rates count its own tokens.
 
 | | how |
 |---|---|

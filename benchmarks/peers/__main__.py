@@ -14,14 +14,14 @@ from benchmarks.peers.claims import Claim, claims
 from benchmarks.peers.contestants import KINDS, Field, set_up
 from benchmarks.peers.figures import Report, figures_of
 from benchmarks.peers.living import size_of
-from benchmarks.peers.made import bundle_of, of_the_same_weights, twin_of, weights_sha256
+from benchmarks.peers.made import bundle_of, litertlm_of, of_the_same_weights, twin_of, weights_sha256
 from benchmarks.peers.printing import print_report
 from benchmarks.peers.race import Race
 from benchmarks.peers.text import prompts_of
 from benchmarks.processes import say
 from exporters.commands.values import megabytes
 from mobile_llm.bundle import Bundle
-from mobile_llm.errors import InvalidInput, MobileLlmError
+from mobile_llm.errors import BackendUnavailable, InvalidInput, MobileLlmError
 
 _LENGTHS = (128, 512)
 _QUANTIZATIONS = "Q4_0,Q4_1,IQ4_NL,Q4_K_S,Q4_K_M,Q5_0,Q5_K_S"
@@ -73,8 +73,12 @@ def _field(args: argparse.Namespace) -> Field:
     else:
         bundle = bundle_of(model, models, args.calibration, args.max_size)
     artifacts = _decoders(bundle, args.artifact)
-    packed = min(bundle.folder.rglob("*.litertlm"), key=size_of, default=None)
-    litertlm = args.litertlm or packed
+    litertlm = args.litertlm or min(bundle.folder.rglob("*.litertlm"), key=size_of, default=None)
+    if litertlm is None and "litert-lm" in args.peers:
+        try:
+            litertlm = litertlm_of(model, models)
+        except BackendUnavailable as error:
+            say(f"no file for LiteRT-LM: {error}")
     shared = (work, models, args.threads, args.context, tuple(args.quantizations))
     return Field(model, bundle, artifacts, *shared, litertlm)
 
@@ -111,7 +115,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--artifact", type=_listed, default=[], metavar="LIST", help="such as onnx/int4; default: all")
     parser.add_argument("--peers", type=_listed, default=list(KINDS), metavar="LIST", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--quantizations", type=_listed, default=_QUANTIZATIONS, metavar="LIST", help=_QUANTIZATIONS)
-    parser.add_argument("--litertlm", type=Path, metavar="FILE", help="for LiteRT-LM; default: the bundle's smallest")
+    parser.add_argument(
+        "--litertlm", type=Path, metavar="FILE", help="for LiteRT-LM; default: the bundle's smallest, or one made"
+    )
     parser.add_argument("--largest", type=float, default=105, metavar="MB", help="of the size class; default: 105")
     parser.add_argument("--threads", type=int, default=2, metavar="N")
     parser.add_argument("--context", type=int, default=1024, metavar="N", help="room that peers set up; default: 1024")

@@ -35,9 +35,19 @@ def twin_of(model: Path, seed: int, work: Path) -> Path:
 
 def bundle_of(model: Path, models: Path, calibration: Path | None, max_size: float | None) -> Bundle:
     """Our export of `model` in `models`, made where it is missing. Raises BackendUnavailable where it fails."""
-    wanted = ["--formats", _FORMATS, "--recipe", _RECIPES]
-    wanted += ["--calibration", str(calibration)] if calibration else []
+    wanted = ["--calibration", str(calibration)] if calibration else []
     wanted += ["--max-size", str(max_size)] if max_size else []
+    return _exported(model, models, ["--formats", _FORMATS, "--recipe", _RECIPES, *wanted])
+
+
+def litertlm_of(model: Path, models: Path) -> Path:
+    """Such an export's file for LiteRT-LM, in 4 bits rounded to nearest: its speed does not depend on how they are
+    found, and beside the others it would count in what a largest size leaves for them. Raises as `bundle_of`."""
+    bundle = _exported(model, models, ["--formats", "litertlm", "--recipe", "int4"])
+    return bundle.folder / bundle.manifest.artifacts["litertlm/int4"].path
+
+
+def _exported(model: Path, models: Path, wanted: list[str]) -> Bundle:
     key = hashlib.sha256(" ".join(wanted).encode()).hexdigest()[:8]
     folder = models / f"bundle-{key}"
     if not folder.exists():
