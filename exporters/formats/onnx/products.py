@@ -74,17 +74,16 @@ class Products:
         """A product and its bias. Inputs that are rounded token by token leave their center out, and their outliers
         apart; in blocks their ranges are small as it is."""
         g, weight = self._graph, linear.weight
-        if not weight.quantized or self._block(weight.quantized):
-            found = product(hidden, weight)
-            return g.node("Add", [found, self.floats(linear.bias)]) if linear.bias else found
-        if linear.center is not None:
-            hidden = g.node("Sub", [hidden, g.constant(f"{weight.name}.center", linear.center)])
-        if linear.outliers_beyond is None:
-            found = product(hidden, weight)
-        else:
+        by_token = weight.quantized is not None and not self._block(weight.quantized)
+        center = linear.center if by_token else None
+        if center is not None:
+            hidden = g.node("Sub", [hidden, g.constant(f"{weight.name}.center", center)])
+        if by_token and linear.outliers_beyond is not None:
             rows = self._outliers_behind(hidden, linear.outliers_beyond)
             found = g.node("Add", g.nodes("Split", [product(rows, weight)], 2, axis=1))
-        if linear.center is not None:
+        else:
+            found = product(hidden, weight)
+        if center is not None:
             return g.node("Add", [found, g.constant(f"{weight.name}.at_center", linear.at_center)])
         return g.node("Add", [found, self.floats(linear.bias)]) if linear.bias else found
 
