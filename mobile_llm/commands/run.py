@@ -59,9 +59,9 @@ def _texts(args: argparse.Namespace) -> list[Any]:
 
 def _settings(task: Any, args: argparse.Namespace) -> dict[str, Any]:
     """How a model is to write. Raises InvalidInput for a file that holds no JSON."""
-    import json
     from pathlib import Path
 
+    from mobile_llm.bundle.codec import read_json
     from mobile_llm.errors import InvalidInput
 
     settings = {"max_tokens": args.max_tokens}
@@ -69,10 +69,7 @@ def _settings(task: Any, args: argparse.Namespace) -> dict[str, Any]:
         return settings
     if not hasattr(task, "generate"):
         raise InvalidInput(f"--schema is for a model that writes, and {args.bundle} holds none; leave it out")
-    try:
-        return settings | {"schema": json.loads(Path(args.schema).read_text(encoding="utf-8"))}
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{args.schema} is no JSON schema: {error}; give a file with one") from None
+    return settings | {"schema": read_json(Path(args.schema))}
 
 
 def _shown(text: Any) -> dict[str, Any]:

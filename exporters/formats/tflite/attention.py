@@ -52,7 +52,7 @@ class Scores:
     def _first_rows(self, name: str, table: np.ndarray) -> int:
         if name not in self._shared:
             whole = self._nodes.graph.constant(name, table)
-            self._shared[name] = self._nodes.slice(whole, (0, 0), (self._length, table.shape[1]))
+            self._shared[name] = self._nodes.rows(whole, 0, self._length)
         return self._shared[name]
 
     def _biases(self, query: int, key: int, attention: Attention) -> list[int]:

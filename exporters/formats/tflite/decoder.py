@@ -34,8 +34,9 @@ class Joined:
         name = " + ".join(linear.weight.name for linear in linears)
         if name not in self._known:
             value = _stacked([linear.weight for linear in linears])
-            together = None if value is None else (Weight(name, value), _biases(name, linears))
-            self._known[name] = together and replace(linears[0], weight=together[0], bias=together[1])
+            self._known[name] = None
+            if value is not None:
+                self._known[name] = replace(linears[0], weight=Weight(name, value), bias=_biases(name, linears))
         return self._known[name]
 
 

@@ -86,7 +86,7 @@ class TfliteEncoderBuilder:
         return self._layers.norm(hidden, norm)
 
     def first_token(self, hidden: int) -> int:
-        return self._nodes.slice(hidden, (0, 0), (1, self._graph.shape(hidden)[-1]))
+        return self._nodes.rows(hidden, 0, 1)
 
     def linear(self, hidden: int, linear: Linear) -> int:
         return self._layers.linear(hidden, linear)
@@ -113,8 +113,7 @@ class TfliteEncoderBuilder:
         return n.reduce(Ops.REDUCE_MAX, n.binary("Add", hidden, below), 0)
 
     def _rows(self, table: Weight, first: int, count: int) -> int:
-        stored = self._nodes.floats(table)
-        return self._nodes.slice(stored, (first, 0), (count, self._graph.shape(stored)[-1]))
+        return self._nodes.rows(self._nodes.floats(table), first, count)
 
     def _lookup(self, table: Weight, ids: int) -> int:
         """Rows of a table: (1, sequence) -> (sequence, hidden)."""

@@ -50,7 +50,7 @@ class Layers:
         read once, whose halves are added up."""
         n, count = self._nodes, self._graph.shape(hidden)[0]
         within = n.smaller(n.larger(hidden, -bound), bound)
-        both = self._product(n.stacked(within, n.binary("Sub", hidden, within)), weight, _NO_BIAS)
+        both = self._product(n.concatenate(within, n.binary("Sub", hidden, within), axis=0), weight, _NO_BIAS)
         total = n.binary("Add", n.rows(both, 0, count), n.rows(both, count, count))
         return total if bias == _NO_BIAS else n.binary("Add", total, bias)
 

@@ -87,18 +87,10 @@ class Nodes:
         shape = self.graph.shape(a)
         return self.slice(a, (*(0 for _ in shape[:-1]), first), (*shape[:-1], count))
 
-    def concatenate(self, *parts: int) -> int:
-        """Along the last axis."""
-        return self._in_line(len(self.graph.shape(parts[0])) - 1, *parts)
-
-    def stacked(self, *parts: int) -> int:
-        """Along the first axis."""
-        return self._in_line(0, *parts)
-
-    def _in_line(self, axis: int, *parts: int) -> int:
+    def concatenate(self, *parts: int, axis: int = -1) -> int:
         shape = list(self.graph.shape(parts[0]))
         shape[axis] = sum(self.graph.shape(part)[axis] for part in parts)
-        return self.graph.op(Ops.CONCATENATION, parts, shape, options("Concatenation", axis=axis))
+        return self.graph.op(Ops.CONCATENATION, parts, shape, options("Concatenation", axis=axis % len(shape)))
 
     def matmul(self, a: int, b: int, transpose: bool = False) -> int:
         rows, columns = self.graph.shape(a)[-2], self.graph.shape(b)[-2 if transpose else -1]

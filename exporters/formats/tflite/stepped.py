@@ -1,9 +1,10 @@
 """Several steps of one token at once, with the numbers that they give one after the other, to the last bit.
 
-Tokens that were guessed are verified so. Sums in another order would differ in their last bits, which tip the rounding
-of what integer products take in, layer after layer, and with them one choice in ten. So every token sees those before
-it in the cache, where they will be, and itself apart, as in a step; the kernels multiply row by row, and what a row
-gives does not depend on how many there are (XNNPACK on x86, where it is tested; on Arm not checked).
+Tokens that were guessed are verified so, and LiteRT-LM's prompts read. Sums in another order would differ in their last
+bits, which tip the rounding of what integer products take in, layer after layer, and with them one choice in ten. So
+every token sees those before it in the cache, where they will be, and itself apart, as in a step; the kernels multiply
+row by row, and what a row gives does not depend on how many there are (XNNPACK on x86, where it is tested; on Arm not
+checked).
 """
 
 from __future__ import annotations
