@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +15,7 @@ from exporters.data.plain import read_text
 from exporters.decoders.calibrated import recipes_for
 from exporters.decoders.clients import write_for_clients
 from exporters.decoders.golden import make_golden
+from exporters.decoders.reference import DecoderReference
 from exporters.decoders.writers import Writers, writers_for
 from exporters.formats.lowered import Lowered
 from exporters.memory import release
@@ -52,7 +54,9 @@ def write(spec: ExportSpec, folder: Path, watch: Watch) -> dict[str, Artifact]:
         spec, source, blocks, text, lambda model: _write_for_size(model, ids, writers, folder, watch), watch
     )
     watch("asking the PyTorch model for reference answers")
-    make_golden(source.model, source.tokenizer, context, generation.stop, twins_of(blocks, ids, recipes)).write(folder)
+    golden = make_golden(source.model, source.tokenizer, context, generation.stop, twins_of(blocks, ids, recipes))
+    golden.write(folder)
+    blocks = replace(blocks, level=DecoderReference(source.model, ()).level(golden.probes.sequences))
     release()
     artifacts = dict(_write_artifacts(blocks, ids, recipes, writers, folder, watch))
     write_for_clients(source, blocks, generation.stop, artifacts, folder)

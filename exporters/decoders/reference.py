@@ -32,6 +32,10 @@ class DecoderReference:
     def expected(self, ids: Sequence[int]) -> Expected:
         return likeliest(self.logits(ids))
 
+    def level(self, sequences: Sequence[Sequence[int]]) -> float:
+        """The median of the likeliest tokens' logits after each token of `sequences`, a whole number."""
+        return float(np.round(np.median(np.concatenate([self.logits(ids).max(-1) for ids in sequences]))))
+
     def write(self, prompt: Sequence[int], count: int) -> Written:
         """`count` tokens, fewer where a stop token comes first."""
         import torch

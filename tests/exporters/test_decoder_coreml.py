@@ -275,6 +275,36 @@ def test_norms_hold_a_residual_whose_square_float16_cannot(
     assert _difference(_stepwise(opened), wanted.logits[0].numpy()) < HALF
 
 
+def test_sums_over_the_layers_and_norms_of_them_are_float32(
+    lowered: Callable[[str, str], tuple[Path, Artifact]],
+) -> None:
+    bundle, artifact = lowered("gemma2", "fp16")  # with norms after the blocks too
+    function = reader.read(bundle / artifact.path).functions["main"]
+    hidden = [op for op in function.ops if op.type == "add" and function.tensors[op.outputs[0]].shape[-1:] == (32,)]
+    norms = [op for op in function.ops if op.type == "rsqrt"]
+    products = [op for op in function.ops if op.type == "linear"]
+    assert (len(hidden), len(norms)) == (4, 9)
+    assert {function.tensors[op.outputs[0]].dtype for op in hidden + norms} == {"float32"}
+    assert {function.tensors[op.outputs[0]].dtype for op in products} == {"float16"}
+
+
+@pytest.mark.parametrize("variant", LAYOUTS)
+def test_logits_are_as_fine_as_their_distance_from_the_level(
+    variant: str, decoder: Callable[[str], Any], tmp_path: Path
+) -> None:
+    described = to_float16(describe_decoder(decoder("llama")))
+    bias = Weight("lm_head.bias", np.full(VOCABULARY, 1000, np.float32))
+    blocks = replace(described, head=replace(described.head, bias=bias))
+    wanted = _torch_logits(decoder("llama"), described) + 1000
+
+    def error(level: float) -> float:
+        artifact = _artifact(replace(blocks, level=level), variant, tmp_path / f"{level:g}")
+        return _difference(_stepwise(mil.open_decoder(tmp_path / f"{level:g}", artifact, None)), wanted)
+
+    assert error(0) > 0.2  # float16 counts by 1/2 from 512 on
+    assert error(1000) < HALF
+
+
 @pytest.mark.parametrize(("variant", "product"), [("fp16", "linear"), ("fp16-ane", "conv")])
 def test_a_value_that_is_not_finite_is_refused(
     variant: str, product: str, decoder: Callable[[str], Any], tmp_path: Path

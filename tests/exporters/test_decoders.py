@@ -15,6 +15,7 @@ import pytest
 import exporters
 import mobile_llm
 from exporters.verification.decoders import check_decoder, read_golden
+from mobile_llm.artifacts import coreml as coreml_reader
 from mobile_llm.bundle import Bundle
 from mobile_llm.commands import main
 from mobile_llm.errors import ContextFull, InvalidInput, InvalidSpec, VerificationFailed
@@ -83,6 +84,23 @@ def test_one_bit_between_verified_tokens_and_steps_fails(bundle: Path, monkeypat
     opened = Bundle.open(bundle)
     rows = list(check_decoder(opened, "tflite/fp32", read_golden(opened)))
     assert [row.metric for row in rows if row.status == "failed"] == ["difference to steps"]
+
+
+def test_float16_counts_logits_from_where_the_models_own_lie(
+    decoder_folder: Folder, decoder: Callable[[str], Any], tmp_path: Path
+) -> None:
+    import torch
+
+    exporters.export(decoder_folder("llama"), "text-generation", tmp_path / "b", formats=("coreml",), recipes=("fp16",))
+    opened = Bundle.open(tmp_path / "b")
+    with torch.inference_mode():
+        asked = [decoder("llama")(torch.tensor([ids])).logits[0] for ids in read_golden(opened).probes.sequences]
+    level = np.median(np.concatenate([logits.numpy().max(-1) for logits in asked])).round()
+    path = opened.folder / opened.manifest.artifacts["coreml/fp16"].path
+    for function in coreml_reader.read(path).functions.values():
+        last = function.ops[-1]
+        assert (last.type, last.outputs) == ("add", ("logits",))
+        assert function.tensors[last.arguments["y"][0]].read() == level > 1
 
 
 def test_swift_transformers_finds_the_tokenizers_name(bundle: Path, decoder_folder: Folder) -> None:

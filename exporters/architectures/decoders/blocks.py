@@ -89,7 +89,8 @@ class DecoderLayer:
 class DecoderModel:
     """A whole decoder. Token `t` at position `p` begins as `words[t] * embedding_scale`, plus row
     `p + position_offset` of `positions` where they are learned. `head` gives a logit per token of the vocabulary; the
-    weight of a tied head is `words` itself, by name. `context` is the most tokens it was made for.
+    weight of a tied head is `words` itself, by name. `context` is the most tokens it was made for. `level` is about
+    where the likeliest token's logit lies, for formats whose numbers are the coarser the larger; 0 where nobody looked.
     """
 
     words: Weight
@@ -101,6 +102,7 @@ class DecoderModel:
     positions: Weight | None = None
     position_offset: int = 0
     soft_cap: float | None = None
+    level: float = 0.0
 
     @property
     def hidden(self) -> int:

@@ -1,4 +1,4 @@
-"""What both layouts of a decoder compute alike, as MIL operators that float16 can hold."""
+"""What the layouts of a decoder compute, as MIL operators."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import types
 
 from exporters.architectures.blocks import Activation
 from exporters.architectures.decoders.blocks import CausalAttention
@@ -17,16 +18,26 @@ _GELU = {"gelu": "EXACT", "gelu_tanh": "TANH_APPROXIMATION"}
 _SMALLEST_NORMAL = 2.0**-14
 
 
-def root_mean_square(value: Any, gain: Any, eps: float, axis: int, dtype: type[np.floating[Any]]) -> Any:
-    """value / sqrt(mean(value^2) + eps) * gain along `axis`, with value and sqrt(eps) divided by the same number
-    first."""
-    root = dtype(eps**0.5)
+def in_type(value: Any, dtype: type[np.floating[Any]]) -> Any:
+    name = "fp32" if dtype == np.float32 else "fp16"
+    return value if types.builtin_to_string(value.dtype) == name else mb.cast(x=value, dtype=name)
+
+
+def root_mean_square(value: Any, gain: Any, eps: float) -> Any:
+    """value / sqrt(mean(value^2) + eps) * gain along the last axis, in float32."""
+    mean = mb.reduce_mean(x=mb.mul(x=value, y=value), axes=[-1], keep_dims=True)
+    return mb.mul(x=mb.mul(x=value, y=mb.rsqrt(x=mean, epsilon=np.float32(eps))), y=gain)
+
+
+def root_mean_square_in_float16(value: Any, gain: Any, eps: float, axis: int) -> Any:
+    """The same where float16 has to hold it: value and sqrt(eps) are divided by the same number first."""
+    root = np.float16(eps**0.5)
     largest = mb.reduce_max(x=mb.abs(x=value), axes=[axis], keep_dims=True)
-    largest = mb.maximum(x=largest, y=max(root, dtype(_SMALLEST_NORMAL)))
+    largest = mb.maximum(x=largest, y=max(root, np.float16(_SMALLEST_NORMAL)))
     part = mb.real_div(x=value, y=largest)
     mean = mb.reduce_mean(x=mb.mul(x=part, y=part), axes=[axis], keep_dims=True)
     share = mb.real_div(x=root, y=largest)
-    inverse = mb.rsqrt(x=mb.add(x=mean, y=mb.mul(x=share, y=share)), epsilon=dtype(0))
+    inverse = mb.rsqrt(x=mb.add(x=mean, y=mb.mul(x=share, y=share)), epsilon=np.float16(0))
     scaled = mb.mul(x=value, y=mb.real_div(x=inverse, y=largest))
     return mb.mul(x=scaled, y=gain)
 

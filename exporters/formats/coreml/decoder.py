@@ -1,9 +1,10 @@
 """The decoder family as a MIL function for iOS 18: any number of new tokens, a batch of one, the cache in states.
 
-Covered: every block of `exporters.architectures.decoders.blocks`. Float16 arithmetic is written as such. Safe in it:
-norms scale a row by its largest entry before squaring (the residual of SmolLM2 reaches 22,552, whose square float16
-cannot hold), and masked scores stay finite. This layout is for the GPU: on the Neural Engine a flexible length runs at
-its default only, and `exporters.formats.coreml.fixed` is written instead.
+Covered: every block of `exporters.architectures.decoders.blocks`. Where products are in float16, what is added up over
+the layers and the norms of it are in float32 all the same: the residual of SmolLM2 reaches 22,552, where float16 counts
+by 16 and cannot hold a square, and its rounding is most of what float16 costs. Masked scores stay finite. This layout
+is for the GPU: on the Neural Engine, which knows no float32, a flexible length runs at its default only, and
+`exporters.formats.coreml.fixed` is written instead.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from coremltools.converters.mil import Builder as mb
 
 from exporters.architectures.blocks import FeedForward, GatedFeedForward
 from exporters.architectures.decoders.blocks import AnyNorm, CausalAttention, DecoderModel, RmsNorm
-from exporters.formats.coreml.arithmetic import activated, centred, root_mean_square, soft_capped
+from exporters.formats.coreml.arithmetic import activated, centred, in_type, root_mean_square, soft_capped
 from exporters.formats.coreml.causal import Cache, Timeline, attended
 from exporters.formats.coreml.constants import Constants
+from exporters.formats.coreml.levels import counting_head, in_float32
 
 KEYS, VALUES = "keyCache", "valueCache"
 
@@ -35,7 +37,8 @@ def every_position(hidden: Any) -> Any:
 
 class MilDecoderBuilder:
     """Implements `DecoderBuilder` inside a MIL function whose inputs are `inputIds` (1, S), `causalMask`
-    (1, 1, 1, T + 1) and the states; values are its variables, hidden ones (1, S, H). `asked` chooses positions."""
+    (1, 1, 1, T + 1) and the states; values are its variables, hidden ones (1, S, H): sums and norms in float32,
+    products in `dtype`. `asked` chooses positions."""
 
     def __init__(
         self,
@@ -55,29 +58,27 @@ class MilDecoderBuilder:
         self.outputs: dict[str, Any] = {}
 
     def embed(self, model: DecoderModel) -> Any:
-        hidden = mb.gather(x=self._constants.weight(model.words), indices=self._ids, axis=0)
+        hidden = _wide(mb.gather(x=self._constants.weight(model.words), indices=self._ids, axis=0))
         if model.embedding_scale != 1:
-            hidden = mb.mul(x=hidden, y=self._dtype(model.embedding_scale))
+            hidden = mb.mul(x=hidden, y=np.float32(model.embedding_scale))
         if model.positions is None:
             return hidden
         table = self._constants.weight(model.positions)
-        return mb.add(x=hidden, y=self._timeline.rows(table, model.position_offset))
+        return mb.add(x=hidden, y=_wide(self._timeline.rows(table, model.position_offset)))
 
     def add_norm(self, hidden: Any, added: Any, norm: AnyNorm) -> tuple[Any, Any]:
-        total = mb.add(x=hidden, y=added)
+        total = mb.add(x=hidden, y=_wide(added))
         return total, self.norm(total, norm)
 
     def norm(self, hidden: Any, norm: AnyNorm) -> Any:
         if isinstance(norm, RmsNorm):
-            return self._root_mean_square(hidden, norm.weight.name, norm.gain(), norm.eps)
-        value = self._root_mean_square(centred(hidden, -1), norm.weight.name, norm.weight.float32(), norm.eps)
-        return mb.add(x=value, y=self._constants.weight(norm.bias)) if norm.bias else value
-
-    def _root_mean_square(self, value: Any, name: str, gain: np.ndarray, eps: float) -> Any:
-        return root_mean_square(value, self._constants.named(name, gain), eps, -1, self._dtype)
+            return root_mean_square(_wide(hidden), self._constants.exactly(norm.weight.name, norm.gain()), norm.eps)
+        gain = self._constants.exactly(norm.weight.name, norm.weight.float32())
+        value = root_mean_square(centred(_wide(hidden), -1), gain, norm.eps)
+        return mb.add(x=value, y=self._constants.exactly(norm.bias.name, norm.bias.float32())) if norm.bias else value
 
     def attention(self, normed: Any, attention: CausalAttention, layer: int) -> Any:
-        query, key, value = self._split_heads(normed, attention)
+        query, key, value = self._split_heads(in_type(normed, self._dtype), attention)
         key = self._cache.extended(KEYS, key, layer)
         value = self._cache.extended(VALUES, value, layer)
         groups = attention.heads // attention.kv_heads
@@ -104,7 +105,7 @@ class MilDecoderBuilder:
         return [query, key, value]
 
     def _placed(self, rows: Any, norm: RmsNorm | None, attention: CausalAttention) -> Any:
-        return self._turned(self.norm(rows, norm) if norm else rows, attention)
+        return self._turned(in_type(self.norm(rows, norm), self._dtype) if norm else rows, attention)
 
     def _turned(self, value: Any, attention: CausalAttention) -> Any:
         return self._timeline.turned(value, attention.rope, self._context) if attention.rope else value
@@ -115,7 +116,7 @@ class MilDecoderBuilder:
         return window if window is not None and window < self._context else None
 
     def feed_forward(self, normed: Any, feed_forward: FeedForward | GatedFeedForward) -> Any:
-        kind = feed_forward.activation
+        kind, normed = feed_forward.activation, in_type(normed, self._dtype)
         if isinstance(feed_forward, FeedForward):
             expanded = activated(self._constants.linear(normed, feed_forward.up), kind)
         else:
@@ -128,10 +129,13 @@ class MilDecoderBuilder:
         return self._asked(hidden), self._asked(added)
 
     def logits(self, normed: Any, model: DecoderModel) -> None:
-        logits = self._constants.linear(normed, model.head)
+        whole = self._dtype == np.float32
+        head = model.head if whole else counting_head(model)
+        logits = self._constants.linear(in_type(normed, self._dtype), head)
         if model.soft_cap is not None:
             logits = soft_capped(logits, model.soft_cap, self._dtype)
-        if self._dtype == np.float32:
-            self.outputs["logits"] = mb.identity(x=logits, name="logits")
-        else:
-            self.outputs["logits"] = mb.cast(x=logits, dtype="fp32", name="logits")
+        self.outputs["logits"] = mb.identity(x=logits, name="logits") if whole else in_float32(logits, model)
+
+
+def _wide(value: Any) -> Any:
+    return in_type(value, np.float32)

@@ -19,9 +19,10 @@ from coremltools.converters.mil import Builder as mb
 from exporters.architectures.blocks import FeedForward, GatedFeedForward, Linear
 from exporters.architectures.decoders.blocks import AnyNorm, CausalAttention, DecoderModel, RmsNorm
 from exporters.architectures.weights import Quantized, Weight
-from exporters.formats.coreml.arithmetic import activated, centred, root_mean_square, soft_capped, weighed
+from exporters.formats.coreml.arithmetic import activated, centred, root_mean_square_in_float16, soft_capped, weighed
 from exporters.formats.coreml.constants import Constants
 from exporters.formats.coreml.decoder import KEYS, VALUES
+from exporters.formats.coreml.levels import counting_head, in_float32
 from exporters.formats.coreml.places import FixedCache, Places, window_of
 from mobile_llm.bundle.manifest import KvCache
 
@@ -87,11 +88,11 @@ class MilFixedBuilder:
         if isinstance(norm, RmsNorm):
             return self._rms(hidden, norm, axis=1)
         gain = self._column(norm.weight.name, norm.weight.float32(), axis=1)
-        value = root_mean_square(centred(hidden, 1), gain, norm.eps, 1, _HALF)
+        value = root_mean_square_in_float16(centred(hidden, 1), gain, norm.eps, 1)
         return mb.add(x=value, y=self._column(norm.bias.name, norm.bias.float32(), axis=1)) if norm.bias else value
 
     def _rms(self, value: Any, norm: RmsNorm, axis: int) -> Any:
-        return root_mean_square(value, self._column(norm.weight.name, norm.gain(), axis), norm.eps, axis, _HALF)
+        return root_mean_square_in_float16(value, self._column(norm.weight.name, norm.gain(), axis), norm.eps, axis)
 
     def _column(self, name: str, values: np.ndarray, axis: int) -> Any:
         """A vector along one axis of four."""
@@ -142,9 +143,9 @@ class MilFixedBuilder:
         return mb.reduce_sum(x=mb.mul(x=hidden, y=self._asked), axes=[3], keep_dims=True)
 
     def logits(self, normed: Any, model: DecoderModel) -> None:
-        parts = [self._scores(normed, piece, model) for piece in self._head_pieces(model.head)]
+        parts = [self._scores(normed, piece, model) for piece in self._head_pieces(counting_head(model))]
         joined = mb.concat(values=parts, axis=-1) if len(parts) > 1 else parts[0]
-        self.outputs["logits"] = mb.cast(x=joined, dtype="fp32", name="logits")
+        self.outputs["logits"] = in_float32(joined, model)
 
     def _scores(self, normed: Any, piece: Linear, model: DecoderModel) -> Any:
         part = self._constants.convolution(normed, piece)
