@@ -170,10 +170,16 @@ def mixed(weight: Weight) -> Quantized:
     return by_channel(weight) if "v_proj" in weight.name or "embed" in weight.name else in_blocks(weight)
 
 
+def caches(weight: Weight) -> Quantized:
+    """Keys and values keep 8 bits."""
+    return by_channel(weight) if "k_proj" in weight.name or "v_proj" in weight.name else in_blocks(weight)
+
+
 RECIPES: Mapping[str, tuple[str, Quantize]] = {
     "int8": ("int8", by_channel),
     "int4": ("int4", in_blocks),
     "mixed": ("int4", mixed),
+    "caches": ("int4", caches),
 }
 
 
@@ -243,7 +249,7 @@ def test_a_tied_table_is_stored_once(recipe: str | None, decoder: Make, tmp_path
         if tensor.name.startswith("model.embed_tokens.weight"):
             beside = {entry.key: entry.value for entry in tensor.external_data}
             stored[beside.get("offset", tensor.name)] = int(beside.get("length", len(tensor.raw_data)))
-    exact_size = {None: 32 * 4, "int8": 32 + 2, "int4": 16 + 4, "mixed": 32 + 2}
+    exact_size = {None: 32 * 4, "int8": 32 + 2, "int4": 16 + 4, "mixed": 32 + 2, "caches": 16 + 4}
     assert sum(stored.values()) == VOCABULARY * exact_size[recipe]
 
 
@@ -253,6 +259,23 @@ def test_a_tied_table_is_not_copied_as_a_file_is_opened(recipe: str, decoder: Ma
     artifact = write(quantized(describe_decoder(decoder("llama")), RECIPES[recipe][1]), tmp_path)
     changed = [op for op in graph_of(tmp_path / artifact.path).ops if op.type == "Reshape"]
     assert not [op for op in changed if any(name.startswith("model.embed_tokens") for name in op.inputs)]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "products"),
+    [
+        ("int4", {"query_key_value"}),
+        ("mixed", {"q_proj", "k_proj", "v_proj"}),
+        ("caches", {"q_proj", "key_value"}),
+    ],
+)
+def test_query_key_and_value_are_as_few_products_as_can_be(
+    recipe: str, products: set[str], decoder: Make, tmp_path: Path
+) -> None:
+    artifact = write(quantized(describe_decoder(decoder("llama")), RECIPES[recipe][1]), tmp_path)
+    names = [op.inputs[1] for op in graph_of(tmp_path / artifact.path).ops if "MatMul" in op.type]
+    ours = {name.split(".")[4] for name in names if name.startswith("model.layers.0.self_attn.")}
+    assert ours == products | {"o_proj"}
 
 
 def test_scales_are_widened_once(decoder: Make, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from exporters.architectures.blocks import Linear
 from exporters.architectures.decoders.blocks import CausalAttention, RmsNorm, Rope
 from exporters.formats.onnx.graph import CONTRIB, FLOAT, INT32, INT64, Graph
 from exporters.formats.onnx.norms import normalized
@@ -74,21 +75,26 @@ class CachedAttention:
         parts = (attention.query, attention.key, attention.value)
         has_norms = attention.query_norm is not None or attention.key_norm is not None
         turned_before = attention.rope is not None and not turned_inside
-        if not alike(*parts):
-            values = [self._products.linear(normed, part) for part in parts]
-        else:
-            packed = joined(f"{attention.query.weight.name.rsplit('.', 2)[0]}.query_key_value", *parts)
-            product = self._products.linear(normed, packed)
-            if not has_norms and not turned_before:
-                return [product, "", ""]
-            sizes = self._graph.vector(*(part.weight.shape[0] for part in parts))
-            values = self._graph.nodes("Split", [product, sizes], 3, axis=-1)
+        prefix = attention.query.weight.name.rsplit(".", 2)[0]
+        if not has_norms and not turned_before and alike(*parts):
+            return [self._products.linear(normed, joined(f"{prefix}.query_key_value", *parts)), "", ""]
+        values = self._apart(normed, prefix, parts)
         query = self._per_head(values[0], attention.query_norm, attention.heads, attention.head_dim)
         key = self._per_head(values[1], attention.key_norm, attention.kv_heads, attention.head_dim)
         if attention.rope and turned_before:
             query = self._turned(query, attention.rope, attention.heads)
             key = self._turned(key, attention.rope, attention.kv_heads)
         return [query, key, values[2]]
+
+    def _apart(self, normed: str, prefix: str, parts: tuple[Linear, Linear, Linear]) -> list[str]:
+        """Query, key and value, by as few products as they are stored in ways."""
+        if alike(*parts):
+            return self._products.together(normed, f"{prefix}.query_key_value", *parts)
+        query, *others = parts
+        found = self._products.linear(normed, query)
+        if alike(*others):
+            return [found, *self._products.together(normed, f"{prefix}.key_value", *others)]
+        return [found, *(self._products.linear(normed, part) for part in others)]
 
     def _per_head(self, value: str, norm: RmsNorm | None, heads: int, head_dim: int) -> str:
         if norm is None:

@@ -20,7 +20,7 @@ from exporters.formats.onnx.activations import activation
 from exporters.formats.onnx.attention_cached import BATCH, NEW, CachedAttention
 from exporters.formats.onnx.graph import FLOAT, INT64, Graph
 from exporters.formats.onnx.norms import normalized, sum_and_normalized
-from exporters.formats.onnx.products import Products, alike, joined
+from exporters.formats.onnx.products import Products, alike
 
 KEPT = "num_logits_to_keep"  # the name that transformers.js knows
 _END = 2**63 - 1
@@ -88,5 +88,4 @@ class OnnxDecoderBuilder:
         gate, up = feed_forward.gate, feed_forward.up
         if not alike(gate, up):
             return [self._products.linear(normed, part) for part in (gate, up)]
-        both = joined(f"{up.weight.name.rsplit('.', 2)[0]}.gate_up", gate, up)
-        return self._graph.nodes("Split", [self._products.linear(normed, both)], 2, axis=-1)
+        return self._products.together(normed, f"{up.weight.name.rsplit('.', 2)[0]}.gate_up", gate, up)

@@ -51,6 +51,12 @@ class Products:
     def linear(self, hidden: str, linear: Linear) -> str:
         return self._around(hidden, linear, self._product)
 
+    def together(self, hidden: str, name: str, *linears: Linear) -> list[str]:
+        """The outputs of layers that are stored alike, by one product of this name."""
+        sizes = self._graph.vector(*(linear.weight.shape[0] for linear in linears))
+        product = self.linear(hidden, joined(name, *linears))
+        return self._graph.nodes("Split", [product, sizes], len(linears), axis=-1)
+
     def by_table(self, hidden: str, head: Linear) -> str:
         """The product with every row of a table that is looked up too, and stored once."""
         return self._around(hidden, head, self._table_product)
