@@ -23,6 +23,7 @@ from exporters.formats.lowered import Lowered
 from exporters.formats.tflite import signatures
 from exporters.quantization.integers import quantize_per_channel, to_float16
 from exporters.verification.exact import tflite as exact
+from mobile_llm.artifacts import tflite as reader
 from mobile_llm.backends import tflite
 from mobile_llm.backends.tflite_decoder import TfliteDecoder
 from mobile_llm.bundle.manifest import Artifact
@@ -167,14 +168,27 @@ def test_one_weight_that_is_off_is_noticed(precision: str, decoder: Callable[[st
         assert np.abs(stepped(found) - logits_of(holding(model, described))).max() > 100 * SAME
 
 
-def test_layers_kept_in_more_bits_stand_alone(decoder: Callable[[str], Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kept", "together"),
+    [("value", ["query + key", "value"]), ("key value", ["query", "key + value"]), ("key", ["query", "key", "value"])],
+)
+def test_layers_with_one_input_are_one_product_where_they_are_stored_alike(
+    kept: str, together: list[str], decoder: Callable[[str], Any], tmp_path: Path
+) -> None:
     model = decoder("llama")
     described = narrowed(describe_decoder(model), 4)
     first = described.layers[0]
-    value = replace(first.attention.value, weight=in_bits(first.attention.value.weight, 8))
-    mixed = replace(first, attention=replace(first.attention, value=value))
+    parts = {part: getattr(first.attention, part) for part in ("query", "key", "value")}
+    for part in kept.split():
+        parts[part] = replace(parts[part], weight=in_bits(parts[part].weight, 8))
+    mixed = replace(first, attention=replace(first.attention, **parts))
     described = replace(described, layers=(mixed, *described.layers[1:]))
     lowered = lowering.lower_decoder(described, "int4", tmp_path, CONTEXT)
+    names = {part: linear.weight.name for part, linear in parts.items()}
+    wanted = [" + ".join(names[part] for part in product.split(" + ")) for product in together]
+    graph = next(iter(reader.read(tmp_path / lowered.path).functions.values()))
+    products = [op.inputs[1].split(":")[1] for op in graph.ops if op.type == "FULLY_CONNECTED"]
+    assert [name for name in products if any(part in name for part in names.values())] == wanted
     with opened(tmp_path, lowered, exact.open_decoder) as found:
         assert np.abs(stepped(found) - logits_of(holding(model, described))).max() < SAME
 

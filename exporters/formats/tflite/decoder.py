@@ -109,14 +109,19 @@ class TfliteDecoderBuilder:
         return n.larger(n.binary("Sub", self._graph.number(1.0), apart), 0.0)
 
     def _several(self, hidden: int, *linears: Linear) -> tuple[int, ...]:
-        """The outputs of layers with the same input, of the first ones that are stored alike computed as one."""
-        if len(linears) == 1:
-            return (self._layers.linear(hidden, linears[0]),)
-        joined = self._joined(*linears)
+        """The outputs of layers with the same input; neighbours that are stored alike are computed as one."""
+        count = len(linears)
+        while count > 1 and self._joined(*linears[:count]) is None:
+            count -= 1
+        found = self._together(hidden, *linears[:count])
+        return (*found, *self._several(hidden, *linears[count:])) if count < len(linears) else found
+
+    def _together(self, hidden: int, *linears: Linear) -> tuple[int, ...]:
+        joined = self._joined(*linears) if len(linears) > 1 else None
         if joined is None:
-            return (*self._several(hidden, *linears[:-1]), self._layers.linear(hidden, linears[-1]))
-        together, sizes = self._layers.linear(hidden, joined), [linear.weight.shape[0] for linear in linears]
-        return tuple(self._nodes.columns(together, sum(sizes[:i]), size) for i, size in enumerate(sizes))
+            return (self._layers.linear(hidden, linears[0]),)
+        product, sizes = self._layers.linear(hidden, joined), [linear.weight.shape[0] for linear in linears]
+        return tuple(self._nodes.columns(product, sum(sizes[:i]), size) for i, size in enumerate(sizes))
 
 
 def _stacked(weights: list[Weight]) -> np.ndarray | Quantized | None:
