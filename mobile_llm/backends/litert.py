@@ -63,7 +63,8 @@ class Call:
 
 class CompiledFile:
     """Signatures of a .tflite file on the CPU, those asked for or all; `threads` None leaves their number to LiteRT.
-    `packed` is where XNNPACK finds packed weights, or puts them: a file, whose pages all have that open it, or memory.
+    With the file's `sha256`, packed weights are kept for the next time (`mobile_llm.backends.packed`), and where they
+    are, `shares_weights`, all that open them have the same pages.
     Raises IntegrityFailed for a file that cannot be opened, and BackendUnavailable without LiteRT."""
 
     def __init__(
@@ -71,14 +72,17 @@ class CompiledFile:
         file: BinaryIO,
         threads: int | None,
         signatures: Collection[str] | None = None,
-        packed: str = IN_MEMORY,
+        sha256: str | None = None,
     ) -> None:
         self._mapped = MappedFile(file, signatures)
+        size = len(self._mapped.memory)
         begin = ctypes.addressof(ctypes.c_char.from_buffer(self._mapped.memory))
         try:
-            self._model = Model(begin, len(self._mapped.memory))
-            with native_stderr_silenced():  # XNNPACK says that it is there
+            self._model = Model(begin, size)
+            # XNNPACK says that it is there
+            with packed_weights(sha256, size) as packed, native_stderr_silenced():
                 self._compiled = Compiled(self._model, threads, packed)
+                self.shares_weights = packed != IN_MEMORY
         except LiteRtError as error:
             raise IntegrityFailed(f"{file.name} is not a TFLite file that can be opened: {error}") from None
         self._mapped.forget()
@@ -108,35 +112,28 @@ class CompiledFile:
 
 
 class OpenSignatures:
-    """Signatures of a file that are opened when they are needed: one at a time where the packed weights of the file
-    with this `sha256` are kept (`mobile_llm.backends.packed`). Where they are not, each opening packs a copy, so that
-    all are in one, which is opened anew. For the rest see `CompiledFile`."""
+    """Those signatures of a file that were asked for. Others are opened beside them where packed weights are shared,
+    and else all are opened again at once: each set would hold its own copy. For the rest see `CompiledFile`."""
 
     def __init__(self, path: Path, threads: int | None, sha256: str | None = None) -> None:
         self._source, self._threads, self._sha256 = path.open("rb"), threads, sha256
-        self._size = path.stat().st_size
+        self._wanted: frozenset[str] = frozenset()
         self._open: dict[str, CompiledFile] = {}
-        self._forgotten: frozenset[str] = frozenset()
 
-    def have(self, needed: frozenset[str], expected: frozenset[str]) -> None:
-        """Open what is needed, and what is expected with it where that is dearer later. Raises as `CompiledFile`."""
-        self._forgotten -= needed
-        if needed <= self._open.keys():
+    def have(self, names: frozenset[str]) -> None:
+        """Open these too. Raises as `CompiledFile` does."""
+        self._wanted |= names
+        missing = self._wanted - set(self._open)
+        if not missing:
             return
-        with packed_weights(self._sha256, self._size) as packed:
-            kept = self._open.keys() - self._forgotten
-            if packed == IN_MEMORY:
-                missing = needed | expected | kept
-                self._shut(self._open.keys())
-            else:
-                missing = needed - kept
-                self._shut(self._forgotten)
-            self._open |= dict.fromkeys(missing, CompiledFile(self._source, self._threads, missing, packed))
-        self._forgotten = frozenset()
+        if set(self._open) - self._wanted or not all(file.shares_weights for file in self._open.values()):
+            self._shut()
+            missing = self._wanted
+        self._open |= dict.fromkeys(missing, CompiledFile(self._source, self._threads, missing, self._sha256))
 
     def forget(self, names: frozenset[str]) -> None:
         """Do without these the next time that others are opened."""
-        self._forgotten |= names
+        self._wanted -= names
 
     def call(self, signature: str, inputs: Mapping[str, c_void_p], outputs: Mapping[str, c_void_p]) -> Call:
         """As `CompiledFile.call`. It stays good when others are opened."""
@@ -146,15 +143,13 @@ class OpenSignatures:
         self._open[call.signature].run(call)
 
     def close(self) -> None:
-        self._shut(self._open.keys())
+        self._shut()
         self._source.close()
 
-    def _shut(self, names: Collection[str]) -> None:
-        """Close the files that hold none but these."""
-        left = {name: file for name, file in self._open.items() if name not in names}
-        for file in set(self._open.values()) - set(left.values()):
+    def _shut(self) -> None:
+        for file in set(self._open.values()):
             file.close()
-        self._open = left
+        self._open = {}
 
 
 def _aligned(count: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Decoders in TFLite: static signatures over a cache of rows, driven by the manifest's entry points alone.
 
 The cache is as small as its text allows, and moved to a larger one as the text grows: a step costs what its cache
-holds, not what the text does. Signatures are opened when they are first needed, so that loading and memory do not grow
-with the context either. Prompts are read in chunks, the last padded. Rows from `position` on do not count, so that
+holds, not what the text does. Signatures are opened when a cache of their size is, so that loading and memory do not
+grow with the context either. Prompts are read in chunks, the last padded. Rows from `position` on do not count, so that
 rewinding only says where to go on.
 """
 
@@ -117,8 +117,10 @@ class TfliteDecoder:
         left, found = list(ids), []
         while left:
             self._fit(self._position + 1)  # as steps would: every token is read with the cache that it would have
+            entries = self._of_room(self._scores, self._size)
+            self._open(entries)
             fitting = left[: self._size - self._position]
-            entry = chunk_of(self._of_room(self._scores, self._size), len(fitting))
+            entry = chunk_of(entries, len(fitting))
             chunk = fitting[: length_of(entry)]
             step = self._read(entry, chunk)
             left = left[len(chunk) :]
@@ -161,7 +163,6 @@ class TfliteDecoder:
     def _step(self, entry: EntryPoint) -> Step:
         signature = entry.signature or ""
         if signature not in self._steps:
-            self._open(entry)
             own = {role: Buffer(binding) for role, binding in entry.inputs.items() if _kind(role) not in self._axes}
             logits, rows = Buffer(entry.outputs["logits"]), Rows.of(entry.outputs, self._axes)
             given = {
@@ -181,8 +182,7 @@ class TfliteDecoder:
         if self._smallest(tokens) != self._size:
             old = self._cache
             if tokens > self._size:
-                every = [*self._prefills, *self._decodes, *self._scores]
-                self._signatures.forget(_names(self._of_room(every, self._size)))
+                self._signatures.forget(_names([*self._around_cache(), *self._of_room(self._scores, self._size)]))
             self._move(tokens)
             self._cache.write(0, self._position, old.arrays())
 
@@ -191,13 +191,16 @@ class TfliteDecoder:
         entry = next(entry for entry in self._decodes if self._room(entry) >= tokens)
         self._size, self._cache = self._room(entry), Rows.of(entry.inputs, self._axes)
         self._steps.clear()
-        self._open(entry)
+        self._open(self._around_cache())
 
-    def _open(self, entry: EntryPoint) -> None:
-        """One signature; the others that go with the cache of now are expected, those that score when one does."""
-        others = self._scores if entry in self._scores else [*self._prefills, *self._decodes]
-        expected = [other for other in others if self._room(other) in (0, self._size)]
-        self._signatures.have(_names([entry]), _names(expected))
+    def _around_cache(self) -> list[EntryPoint]:
+        """What reads and writes text with the cache of now."""
+        size = self._size
+        return [
+            *self._of_room(self._prefills, 0),
+            *self._of_room(self._prefills, size),
+            *self._of_room(self._decodes, size),
+        ]
 
     def _of_room(self, entries: Sequence[EntryPoint], size: int) -> list[EntryPoint]:
         return [entry for entry in entries if self._room(entry) == size]
@@ -208,6 +211,9 @@ class TfliteDecoder:
             return 0
         key = entry.inputs["key.0"]
         return _size(key, 2) * _size(key, 3) // self._head_dim
+
+    def _open(self, entries: Sequence[EntryPoint]) -> None:
+        self._signatures.have(_names(entries))
 
     def _smallest(self, tokens: int) -> int:
         return self._room(next(entry for entry in self._decodes if self._room(entry) >= tokens))

@@ -99,24 +99,19 @@ def test_what_is_opened_later_joins_what_is_open(
 ) -> None:
     """Beside it where the packed weights are kept in a file, all in one where they are not."""
     monkeypatch.setenv("MOBILE_LLM_CACHE", str(tmp_path / "kept"))
-    first, second, third, fourth = (key for key, _ in names_of(file.read_bytes())[:4])
+    first, second, third = (key for key, _ in names_of(file.read_bytes())[:3])
     opened = OpenSignatures(file, 1, "0" * 64 if kept else None)
-
-    def have(key: str, *expected: str) -> None:
-        opened.have(frozenset({key}), frozenset(expected))
-
-    have(second, second, third)
-    assert _sets(opened) == ([{second}] if kept else [{second, third}])
+    opened.have(frozenset({second}))
     file.unlink()
-    have(third)
-    have(first)
-    assert _sets(opened) == ([{first}, {second}, {third}] if kept else [{first, second, third}])
-    opened.forget(frozenset({first, third}))
-    have(first)  # it is still open
-    have(fourth)
-    assert _sets(opened) == ([{first}, {second}, {fourth}] if kept else [{first, second, fourth}])
+    opened.have(frozenset({second}))
+    opened.have(frozenset({first}))
+    assert _sets(opened) == ([{first}, {second}] if kept else [{first, second}])
+    opened.forget(frozenset({first}))
+    opened.have(frozenset({first}))  # it is still open
+    opened.forget(frozenset({first}))
+    opened.have(frozenset({third}))
+    assert _sets(opened) == [{second, third}]
     opened.close()
-    assert _sets(opened) == []
 
 
 def _sets(opened: OpenSignatures) -> list[set[str]]:
