@@ -265,7 +265,7 @@ def test_a_tied_table_is_not_copied_as_a_file_is_opened(recipe: str, decoder: Ma
     ("recipe", "products"),
     [
         ("int4", {"query_key_value"}),
-        ("mixed", {"q_proj", "k_proj", "v_proj"}),
+        ("mixed", {"query_key", "v_proj"}),
         ("caches", {"q_proj", "key_value"}),
     ],
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from exporters.architectures.blocks import Linear
 from exporters.architectures.decoders.blocks import CausalAttention, RmsNorm, Rope
 from exporters.formats.onnx.graph import CONTRIB, FLOAT, INT32, INT64, Graph
 from exporters.formats.onnx.norms import normalized
@@ -78,23 +77,13 @@ class CachedAttention:
         prefix = attention.query.weight.name.rsplit(".", 2)[0]
         if not has_norms and not turned_before and alike(*parts):
             return [self._products.linear(normed, joined(f"{prefix}.query_key_value", *parts)), "", ""]
-        values = self._apart(normed, prefix, parts)
+        values = self._products.several(normed, prefix, query=attention.query, key=attention.key, value=attention.value)
         query = self._per_head(values[0], attention.query_norm, attention.heads, attention.head_dim)
         key = self._per_head(values[1], attention.key_norm, attention.kv_heads, attention.head_dim)
         if attention.rope and turned_before:
             query = self._turned(query, attention.rope, attention.heads)
             key = self._turned(key, attention.rope, attention.kv_heads)
         return [query, key, values[2]]
-
-    def _apart(self, normed: str, prefix: str, parts: tuple[Linear, Linear, Linear]) -> list[str]:
-        """Query, key and value, by as few products as they are stored in ways."""
-        if alike(*parts):
-            return self._products.together(normed, f"{prefix}.query_key_value", *parts)
-        query, *others = parts
-        found = self._products.linear(normed, query)
-        if alike(*others):
-            return [found, *self._products.together(normed, f"{prefix}.key_value", *others)]
-        return [found, *(self._products.linear(normed, part) for part in others)]
 
     def _per_head(self, value: str, norm: RmsNorm | None, heads: int, head_dim: int) -> str:
         if norm is None:

@@ -20,7 +20,7 @@ from exporters.formats.onnx.activations import activation
 from exporters.formats.onnx.attention_cached import BATCH, NEW, CachedAttention
 from exporters.formats.onnx.graph import FLOAT, INT64, Graph
 from exporters.formats.onnx.norms import normalized, sum_and_normalized
-from exporters.formats.onnx.products import Products, alike
+from exporters.formats.onnx.products import Products
 
 KEPT = "num_logits_to_keep"  # the name that transformers.js knows
 _END = 2**63 - 1
@@ -57,7 +57,8 @@ class OnnxDecoderBuilder:
 
     def feed_forward(self, normed: str, feed_forward: FeedForward | GatedFeedForward) -> str:
         if isinstance(feed_forward, GatedFeedForward):
-            gate, up = self._gate_and_up(normed, feed_forward)
+            prefix = feed_forward.up.weight.name.rsplit(".", 2)[0]
+            gate, up = self._products.several(normed, prefix, gate=feed_forward.gate, up=feed_forward.up)
             expanded = self._graph.node("Mul", [activation(self._graph, gate, feed_forward.activation), up])
         else:
             up = self._products.linear(normed, feed_forward.up)
@@ -83,9 +84,3 @@ class OnnxDecoderBuilder:
         # What it is by default: onnxruntime-genai reads from it that prompts give one row.
         g.output("logits", FLOAT, (BATCH, 1, model.vocabulary))
         self._attention.outputs()
-
-    def _gate_and_up(self, normed: str, feed_forward: GatedFeedForward) -> list[str]:
-        gate, up = feed_forward.gate, feed_forward.up
-        if not alike(gate, up):
-            return [self._products.linear(normed, part) for part in (gate, up)]
-        return self._products.together(normed, f"{up.weight.name.rsplit('.', 2)[0]}.gate_up", gate, up)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 
@@ -51,11 +52,14 @@ class Products:
     def linear(self, hidden: str, linear: Linear) -> str:
         return self._around(hidden, linear, self._product)
 
-    def together(self, hidden: str, name: str, *linears: Linear) -> list[str]:
-        """The outputs of layers that are stored alike, by one product of this name."""
-        sizes = self._graph.vector(*(linear.weight.shape[0] for linear in linears))
-        product = self.linear(hidden, joined(name, *linears))
-        return self._graph.nodes("Split", [product, sizes], len(linears), axis=-1)
+    def several(self, hidden: str, prefix: str, **linears: Linear) -> list[str]:
+        """The outputs of layers with one input; neighbours that are stored alike are one product, named after them."""
+        found: list[str] = []
+        for _, group in groupby(linears.items(), lambda named: _kind(named[1].weight)):
+            names, layers = zip(*group)
+            product = self.linear(hidden, joined(f"{prefix}.{'_'.join(names)}", *layers) if names[1:] else layers[0])
+            found += self._apart(product, [layer.weight.shape[0] for layer in layers])
+        return found
 
     def by_table(self, hidden: str, head: Linear) -> str:
         """The product with every row of a table that is looked up too, and stored once."""
@@ -98,6 +102,11 @@ class Products:
         g = self._graph
         within = g.node("Clip", [hidden, g.number(-bound), g.number(bound)])
         return g.node("Concat", [within, g.node("Sub", [hidden, within])], axis=1)
+
+    def _apart(self, product: str, widths: list[int]) -> list[str]:
+        if len(widths) == 1:
+            return [product]
+        return self._graph.nodes("Split", [product, self._graph.vector(*widths)], len(widths), axis=-1)
 
     def _table_product(self, hidden: str, table: Weight) -> str:
         g, quantized = self._graph, table.quantized

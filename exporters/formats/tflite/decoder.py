@@ -7,6 +7,7 @@ layer each. Norm gains and scales are operators of their own: the integers are t
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 
@@ -24,19 +25,16 @@ from exporters.formats.tflite.stepped import SteppedAttention
 
 
 class Joined:
-    """Layers of the same input as one, joined once for all signatures of a file."""
+    """Layers of the same input that are stored alike as one, joined once for all signatures of a file."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Linear | None] = {}
+        self._known: dict[str, Linear] = {}
 
-    def __call__(self, *linears: Linear) -> Linear | None:
-        """None where they are not stored alike, as where a recipe keeps one of them in more bits."""
+    def __call__(self, *linears: Linear) -> Linear:
         name = " + ".join(linear.weight.name for linear in linears)
         if name not in self._known:
-            value = _stacked([linear.weight for linear in linears])
-            self._known[name] = None
-            if value is not None:
-                self._known[name] = replace(linears[0], weight=Weight(name, value), bias=_biases(name, linears))
+            weight = Weight(name, _stacked([linear.weight.value for linear in linears]))
+            self._known[name] = replace(linears[0], weight=weight, bias=_biases(name, linears))
         return self._known[name]
 
 
@@ -110,28 +108,29 @@ class TfliteDecoderBuilder:
 
     def _several(self, hidden: int, *linears: Linear) -> tuple[int, ...]:
         """The outputs of layers with the same input; neighbours that are stored alike are computed as one."""
-        count = len(linears)
-        while count > 1 and self._joined(*linears[:count]) is None:
-            count -= 1
-        found = self._together(hidden, *linears[:count])
-        return (*found, *self._several(hidden, *linears[count:])) if count < len(linears) else found
+        found: list[int] = []
+        for _, group in groupby(linears, _stored_as):
+            layers = tuple(group)
+            product = self._layers.linear(hidden, self._joined(*layers) if layers[1:] else layers[0])
+            found += self._apart(product, [layer.weight.shape[0] for layer in layers])
+        return tuple(found)
 
-    def _together(self, hidden: int, *linears: Linear) -> tuple[int, ...]:
-        joined = self._joined(*linears) if len(linears) > 1 else None
-        if joined is None:
-            return (self._layers.linear(hidden, linears[0]),)
-        product, sizes = self._layers.linear(hidden, joined), [linear.weight.shape[0] for linear in linears]
-        return tuple(self._nodes.columns(product, sum(sizes[:i]), size) for i, size in enumerate(sizes))
+    def _apart(self, product: int, widths: list[int]) -> list[int]:
+        if len(widths) == 1:
+            return [product]
+        return [self._nodes.columns(product, sum(widths[:i]), width) for i, width in enumerate(widths)]
 
 
-def _stacked(weights: list[Weight]) -> np.ndarray | Quantized | None:
-    values = [weight.value for weight in weights]
-    integers = [value for value in values if isinstance(value, Quantized)]
+def _stored_as(linear: Linear) -> tuple[object, ...]:
+    value = linear.weight.value
+    return (value.bits, value.block) if isinstance(value, Quantized) else (value.dtype,)
+
+
+def _stacked(values: list[np.ndarray | Quantized]) -> np.ndarray | Quantized:
     floats = [value for value in values if not isinstance(value, Quantized)]
-    if len({value.dtype for value in floats}) + len({(value.bits, value.block) for value in integers}) > 1:
-        return None
     if floats:
         return np.concatenate(floats)
+    integers = [value for value in values if isinstance(value, Quantized)]
     return replace(
         integers[0],
         integers=np.concatenate([value.integers for value in integers]),
