@@ -47,14 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from exporters.finetuning.processes import is_first, silent_unless_first
+    from exporters.finetuning.processes import is_first, told_once
     from exporters.finetuning.training import run_finetune
     from exporters.progress import metered, unmetered
     from mobile_llm.commands import print_json
     from mobile_llm.problem_types import REGRESSION
 
     with metered() if is_first() else unmetered() as meter:
-        result = silent_unless_first(lambda: run_finetune(_spec(args), meter))
+        result = told_once(lambda: run_finetune(_spec(args), meter))
     if not is_first():
         return 0
     document = {

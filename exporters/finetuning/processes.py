@@ -1,7 +1,8 @@
 """Several processes that train one model, as `accelerate launch` and `torchrun` start them.
 
 The launcher tells each by the environment which it is. The first alone prints, keeps checkpoints and writes the
-result; the others compute. An error of the first ends it, and the launcher then ends the others.
+result; the others compute. A process that ends by an error makes the launcher end all others at once: so the others
+leave it to the first to tell of a fault and to end.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,6 +19,7 @@ from typing import Any, TypeVar
 from mobile_llm.errors import MobileLlmError
 
 Answer = TypeVar("Answer")
+FIRST_SPEAKS_WITHIN = 30.0  # seconds; the first may still be importing what the others have imported
 
 
 def count() -> int:
@@ -28,14 +31,22 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def silent_unless_first(work: Callable[[], Answer]) -> Answer:
-    """Every process finds the same fault in the same input, and it is told once."""
+def told_once(work: Callable[[], Answer]) -> Answer:
+    """What `work` answers; of a fault that every process finds in the same input the first alone tells.
+
+    The others wait until the launcher ends them, as it does when the first has told. If it has not within
+    `FIRST_SPEAKS_WITHIN`, the fault is this process's own, and is raised here too.
+    """
     try:
         return work()
-    except (MobileLlmError, KeyboardInterrupt) as error:
+    except KeyboardInterrupt:
         if is_first():
             raise
-        raise SystemExit(getattr(error, "exit_code", 130)) from None
+        raise SystemExit(130) from None
+    except MobileLlmError:
+        if not is_first():
+            time.sleep(FIRST_SPEAKS_WITHIN)
+        raise
 
 
 @contextmanager

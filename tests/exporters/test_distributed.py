@@ -57,7 +57,8 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch(words: 
 
 @pytest.mark.slow
 def test_a_fault_of_the_input_is_told_once_and_leaves_nothing(words: list[str], tmp_path: Path) -> None:
-    command = [*_TWO, *words, "--text-column", "review", "-o", str(tmp_path / "out" / "model")]
+    late = Path(__file__).with_name("first_is_late.py")
+    command = [*_LAUNCHER, str(late), *words, "--text-column", "review", "-o", str(tmp_path / "out" / "model")]
     done = subprocess.run(command, capture_output=True, text=True, env=_ENVIRONMENT)
     assert done.returncode != 0
     assert done.stderr.count("has no column 'review'") == 1
@@ -79,16 +80,32 @@ def test_an_interrupted_launcher_leaves_finished_epochs_that_can_be_resumed(word
     assert len(states) == len(list(out.with_name("model.checkpoints").glob("checkpoint-*"))) >= 1
 
 
-def test_only_the_first_process_tells_of_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_others_leave_a_fault_to_the_first_and_tell_it_if_it_is_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(processes.time, "sleep", waited.append)
+
     def fails() -> None:
         raise InvalidInput("no such column")
 
     with pytest.raises(InvalidInput):
-        processes.silent_unless_first(fails)
+        processes.told_once(fails)
+    assert not waited
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(InvalidInput):
+        processes.told_once(fails)
+    assert waited == [processes.FIRST_SPEAKS_WITHIN]
+
+
+def test_an_interrupted_process_that_is_not_the_first_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        processes.told_once(interrupted)
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(SystemExit) as left:
-        processes.silent_unless_first(fails)
-    assert left.value.code == 2
+        processes.told_once(interrupted)
+    assert left.value.code == 130
 
 
 def test_each_epoch_has_an_order_of_its_own_that_dropout_cannot_move() -> None:
