@@ -30,7 +30,7 @@ from mobile_llm.generation.engine import DecoderEngine
 from mobile_llm.generation.loop import OneByOne, Reader, Request
 from mobile_llm.generation.sampler import Sampler
 
-_MOST = 7  # tokens guessed at once: with the one before them 8, what a TFLite file scores in one go
+_MOST = 11  # tokens guessed at once: with the one before them 12, what a TFLite file verifies in one go
 _WORDS = (3, 2)  # so many tokens have to be the same, the longer first
 _TRUST = 0.6  # so large a share of the latest guesses has to be right before the model reads any
 _LATEST = 0.4  # what one of them counts
@@ -66,6 +66,12 @@ def noise_of(artifact: Artifact) -> float | None:
     return _NOISE if bounded else None
 
 
+def rows_at_once(artifact: Artifact) -> int:
+    """How many tokens one call scores at most; more take several calls, which guesses are not worth."""
+    lengths = [entry.inputs["input_ids"].shape[1] for entry in artifact.scoring]
+    return max((length for length in lengths if isinstance(length, int)), default=_MOST + 1)
+
+
 class Lookup:
     """Guesses from the text so far, up to `end` tokens of it. Logits of tokens that were read at once are given where
     the best is ahead by more than `noise`, and computed one by one otherwise."""
@@ -75,6 +81,7 @@ class Lookup:
         self._engine = engine
         self._end = min(end - 1, engine.context)
         self._noise = noise
+        self._most = min(_MOST, rows_at_once(engine.artifact) - 1)
         self._one_by_one = len(prompt)  # so much of the text was read as without lookup
         self._guesses: deque[tuple[int, np.ndarray]] = deque()  # tokens that were read, and the logits after each
         self._places = Places(prompt)
@@ -106,7 +113,7 @@ class Lookup:
 
     def _read(self, sequence: Sequence[int]) -> np.ndarray:
         token, room = sequence[-1], self._end - len(sequence)
-        guesses = self._places.following(min(_MOST, room)) if self._trust >= _TRUST and room > 0 else []
+        guesses = self._places.following(min(self._most, room)) if self._trust >= _TRUST and room > 0 else []
         if not guesses:
             self._one_by_one += self._one_by_one == len(sequence) - 1
             return self._engine.append([token])

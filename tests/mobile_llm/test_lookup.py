@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobile_llm.bundle.manifest import Artifact, EntryPoint
+from mobile_llm.bundle.manifest import Artifact, EntryPoint, TensorBinding
 from mobile_llm.errors import InvalidSpec
 from mobile_llm.generation.engine import DecoderEngine
 from mobile_llm.generation.lookup import Places, reader_for
@@ -80,15 +80,19 @@ class OnlyEven:
         return len(self.seen) > 90
 
 
-def engine(decoder: Words, precision: str = "fp32", entries: tuple[str, ...] = ("decode", "score")) -> DecoderEngine:
-    points = {role: (EntryPoint({}, {}),) for role in entries}
+def engine(
+    decoder: Words, precision: str = "fp32", entries: tuple[str, ...] = ("decode", "score"), at_once: int | str = "rows"
+) -> DecoderEngine:
+    points = {role: (EntryPoint({"input_ids": TensorBinding("ids", "int32", (1, at_once))}, {}),) for role in entries}
     bundle: Any = SimpleNamespace()
     return DecoderEngine(bundle, f"onnx/{precision}", Artifact("onnx", precision, "", (), points), decoder)
 
 
-def written(decoder: Words, lookup: bool | None, precision: str = "fp32", **asked: Any) -> tuple[list[int], Any]:
+def written(
+    decoder: Words, lookup: bool | None, precision: str = "fp32", at_once: int | str = "rows", **asked: Any
+) -> tuple[list[int], Any]:
     request = Request(PROMPT, asked.pop("sampler", Sampler()), 7, asked.pop("most", 120), (99,), lookup=lookup, **asked)
-    opened = engine(decoder, precision)
+    opened = engine(decoder, precision, at_once=at_once)
     reader = reader_for(opened, request)
     tokens = list(write(opened, request, lambda: None, reader))
     opened.rewind(len(PROMPT) + len(tokens))
@@ -111,7 +115,13 @@ def test_a_text_that_repeats_itself_takes_few_calls() -> None:
     assert len(tokens) == 120
     assert len(decoder.calls) < 60
     assert 0 < reader.accepted <= reader.proposed
-    assert max(decoder.calls) <= 8
+    assert max(decoder.calls) == 12
+
+
+def test_no_more_is_guessed_than_one_call_of_the_artifact_takes() -> None:
+    decoder = Words(ties_every=1000)
+    assert written(decoder, None, at_once=8)[0] == written(Words(ties_every=1000), False)[0]
+    assert max(decoder.calls) == 8
 
 
 def test_a_constraint_takes_the_same_steps() -> None:
