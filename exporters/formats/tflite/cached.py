@@ -6,6 +6,10 @@ both, two weighted sums. Queries that share a key are stacked below each other i
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import numpy as np
+
 from exporters.architectures.decoders.blocks import CausalAttention, RmsNorm
 from exporters.formats.tflite.caches import Caches
 from exporters.formats.tflite.flatbuffer import Ops
@@ -30,8 +34,9 @@ class CachedAttention:
         self._positions, self._caches = positions, caches
         self._rows, self._cached = rows, cached
 
-    def context(self, projected: tuple[int, ...], attention: CausalAttention, layer: int) -> int:
-        """Queries, keys and values (rows, heads * head_dim) -> (rows, heads * head_dim)."""
+    def context(self, projected: int, attention: CausalAttention, layer: int) -> int:
+        """Queries, keys and values beside each other (rows, (heads + 2 kv_heads) * head_dim) -> (rows, heads *
+        head_dim)."""
         query, key, value = self._split(projected, attention)
         self._caches.keep(key, value, layer)
         scores = self._scores_of_new(query, key, attention)
@@ -62,31 +67,34 @@ class CachedAttention:
         scores = self._capped(n.matmul(query, key, transpose=True), attention)
         return n.binary("Add", scores, self._positions.mask_of_new(attention.window, groups_of(attention)))
 
-    def _split(self, projected: tuple[int, ...], attention: CausalAttention) -> tuple[int, int, int]:
+    def _split(self, projected: int, attention: CausalAttention) -> tuple[int, int, int]:
         """Positions and scale applied: queries (1, kv_heads, groups * rows, head_dim), keys and values (1, kv_heads,
-        rows, head_dim)."""
-        groups, rope = groups_of(attention), attention.rope
-        query, key, value = (self._heads(x, attention, count) for x, count in zip(projected, (groups, 1, 1)))
-        query, key = self._normed(query, attention.query_norm), self._normed(key, attention.key_norm)
-        if rope:
-            query, key = self._positions.turned(query, rope, attention.scale), self._positions.turned(key, rope, 1.0)
-        else:
-            query = self._nodes.scaled(query, attention.scale)
-        query, key, value = (self._heads_first(x) for x in (query, key, value))
+        rows, head_dim). All heads go through it as one, values too: what counts is how many operators there are."""
+        n, count = self._nodes, attention.heads + 2 * attention.kv_heads
+        heads = n.reshape(projected, self._positions.of_heads(count, attention.head_dim))
+        heads = self._positions.turned(self._normed(heads, attention), attention.rope, _factors(attention))
+        if self._rows > 1:
+            heads = n.transpose(heads, (0, 2, 1, 3))
+        query, key, value = self._apart(heads, attention, axis=1)
         return self._stacked(query, attention), key, value
 
-    def _normed(self, heads: int, norm: RmsNorm | None) -> int:
-        return rms_norm(self._nodes, heads, norm) if norm else heads
+    def _normed(self, heads: int, attention: CausalAttention) -> int:
+        """Queries and keys, each head for itself, where there are norms for that."""
+        if not attention.query_norm and not attention.key_norm:
+            return heads
+        axis = 1 if self._rows == 1 else 2
+        query, key, value = self._apart(heads, attention, axis)
+        query, key = (
+            rms_norm(self._nodes, x, norm) if norm else x
+            for x, norm in ((query, attention.query_norm), (key, attention.key_norm))
+        )
+        return self._nodes.concatenate(query, key, value, axis=axis)
 
-    def _heads(self, value: int, attention: CausalAttention, groups: int) -> int:
-        """(rows, heads * head_dim) -> (1, rows, heads, head_dim), of a single row (1, kv_heads, groups, head_dim)."""
-        kv_heads, size = attention.kv_heads, attention.head_dim
-        shape = (1, kv_heads, groups, size) if self._rows == 1 else (1, self._rows, kv_heads * groups, size)
-        return self._nodes.reshape(value, shape)
-
-    def _heads_first(self, value: int) -> int:
-        """(1, rows, heads, head_dim) -> (1, heads, rows, head_dim), as a single row's are."""
-        return value if self._rows == 1 else self._nodes.transpose(value, (0, 2, 1, 3))
+    def _apart(self, heads: int, attention: CausalAttention, axis: int) -> tuple[int, int, int]:
+        """Queries, keys and values, which lie one after the other along an axis."""
+        ends = np.cumsum([0, attention.heads, attention.kv_heads, attention.kv_heads]).tolist()
+        query, key, value = (self._nodes.span(heads, axis, first, end - first) for first, end in pairwise(ends))
+        return query, key, value
 
     def _stacked(self, query: int, attention: CausalAttention) -> int:
         """Those that share a key below each other."""
@@ -103,6 +111,11 @@ class CachedAttention:
             context = n.reshape(context, (1, attention.heads, self._rows, attention.head_dim))
             context = n.transpose(context, (0, 2, 1, 3))
         return n.reshape(context, (self._rows, width))
+
+
+def _factors(attention: CausalAttention) -> tuple[float | None, ...]:
+    """What queries and keys are multiplied by, head by head; values are not."""
+    return (attention.scale,) * attention.heads + (1.0,) * attention.kv_heads + (None,) * attention.kv_heads
 
 
 def groups_of(attention: CausalAttention) -> int:

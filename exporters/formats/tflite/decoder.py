@@ -72,12 +72,14 @@ class TfliteDecoderBuilder:
         return total, self.norm(total, norm)
 
     def attention(self, normed: int, attention: CausalAttention, layer: int) -> int:
-        projected = self._several(normed, attention.query, attention.key, attention.value)
+        products = self._products(normed, attention.query, attention.key, attention.value)
+        projected = self._nodes.concatenate(*products) if products[1:] else products[0]
         return self._layers.linear(self._attention.context(projected, attention, layer), attention.output)
 
     def feed_forward(self, normed: int, feed_forward: FeedForward | GatedFeedForward) -> int:
         if isinstance(feed_forward, GatedFeedForward):
-            gate, up = self._several(normed, feed_forward.gate, feed_forward.up)
+            products = self._products(normed, feed_forward.gate, feed_forward.up)
+            gate, up = products if products[1:] else self._halves(products[0])
             expanded = self._nodes.binary("Mul", self._layers.activation(gate, feed_forward.activation), up)
         else:
             expanded = self._layers.activation(self._layers.linear(normed, feed_forward.up), feed_forward.activation)
@@ -106,19 +108,15 @@ class TfliteDecoderBuilder:
         apart = n.unary(Ops.ABS, n.binary("Sub", places, n.reshape(n.cast(last), (1, 1))))
         return n.larger(n.binary("Sub", self._graph.number(1.0), apart), 0.0)
 
-    def _several(self, hidden: int, *linears: Linear) -> tuple[int, ...]:
-        """The outputs of layers with the same input; neighbours that are stored alike are computed as one."""
-        found: list[int] = []
-        for _, group in groupby(linears, _stored_as):
-            layers = tuple(group)
-            product = self._layers.linear(hidden, self._joined(*layers) if layers[1:] else layers[0])
-            found += self._apart(product, [layer.weight.shape[0] for layer in layers])
-        return tuple(found)
+    def _halves(self, product: int) -> tuple[int, int]:
+        half = self._graph.shape(product)[-1] // 2
+        return self._nodes.columns(product, 0, half), self._nodes.columns(product, half, half)
 
-    def _apart(self, product: int, widths: list[int]) -> list[int]:
-        if len(widths) == 1:
-            return [product]
-        return [self._nodes.columns(product, sum(widths[:i]), width) for i, width in enumerate(widths)]
+    def _products(self, hidden: int, *linears: Linear) -> tuple[int, ...]:
+        """The outputs of layers with the same input; neighbours that are stored alike are one product, in which they
+        lie beside each other."""
+        alike = (tuple(group) for _, group in groupby(linears, _stored_as))
+        return tuple(self._layers.linear(hidden, self._joined(*group) if group[1:] else group[0]) for group in alike)
 
 
 def _stored_as(linear: Linear) -> tuple[object, ...]:

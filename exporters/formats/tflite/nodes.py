@@ -84,8 +84,13 @@ class Nodes:
 
     def columns(self, a: int, first: int, count: int) -> int:
         """`count` entries of the last axis."""
-        shape = self.graph.shape(a)
-        return self.slice(a, (*(0 for _ in shape[:-1]), first), (*shape[:-1], count))
+        return self.span(a, len(self.graph.shape(a)) - 1, first, count)
+
+    def span(self, a: int, axis: int, first: int, count: int) -> int:
+        """`count` entries of an axis."""
+        begin, size = [0] * len(self.graph.shape(a)), list(self.graph.shape(a))
+        begin[axis], size[axis] = first, count
+        return self.slice(a, begin, size)
 
     def concatenate(self, *parts: int, axis: int = -1) -> int:
         shape = list(self.graph.shape(parts[0]))

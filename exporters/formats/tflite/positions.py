@@ -7,6 +7,7 @@ new position on does not count. All that follows the lookups stays inside XNNPAC
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,14 +53,21 @@ class Positions:
         used = replace(table, name=f"{table.name} from {offset}", value=table.floats[offset : offset + self._context])
         return self._layers.lookup(used, self._ids)
 
-    def turned(self, value: int, rope: Rope, scale: float) -> int:
-        """(1, rows, heads, head_dim), or of a single row (1, any, any, head_dim): each head turned by the position of
-        its row and multiplied by `scale`."""
-        n, half, size = self._nodes, rope.turned // 2, self._graph.shape(value)[-1]
-        along, across = self._turning(rope, scale, size)
-        rest = [n.columns(value, rope.turned, size - rope.turned)] if size > rope.turned else []
-        swapped = n.concatenate(n.columns(value, half, half), n.columns(value, 0, half), *rest)
-        return n.binary("Add", n.binary("Mul", value, along), n.binary("Mul", swapped, across))
+    def of_heads(self, heads: int, head_dim: int) -> tuple[int, ...]:
+        """The shape in which heads are turned; a single row's lie as they are used."""
+        return (1, heads, 1, head_dim) if self._rows == 1 else (1, self._rows, heads, head_dim)
+
+    def turned(self, heads: int, rope: Rope | None, factors: Sequence[float | None]) -> int:
+        """Of the shape `of_heads`: each turned by the position of its row and multiplied by its factor, or as it is
+        where that is None."""
+        n = self._nodes
+        if rope is None:
+            return n.binary("Mul", heads, self._by_head([1.0 if factor is None else factor for factor in factors]))
+        half, size = rope.turned // 2, self._graph.shape(heads)[-1]
+        along, across = self._turning(rope, tuple(factors), size)
+        rest = [n.columns(heads, rope.turned, size - rope.turned)] if size > rope.turned else []
+        swapped = n.concatenate(n.columns(heads, half, half), n.columns(heads, 0, half), *rest)
+        return n.binary("Add", n.binary("Mul", heads, along), n.binary("Mul", swapped, across))
 
     def mask_of_cache(self, window: int | None, groups: int, each: bool = False) -> int:
         """(1, 1, groups * rows or 1, cached) to add to the scores with the cache: what lies before the first new token
@@ -126,18 +134,26 @@ class Positions:
             self._turns[key] = self._nodes.columns(found, 0, half), self._nodes.columns(found, half, half)
         return self._turns[key]
 
-    def _turning(self, rope: Rope, scale: float, head_dim: int) -> tuple[int, int]:
-        """What a row is multiplied by, and what its halves are, exchanged, before both are added: each
-        (1, rows, 1, head_dim)."""
+    def _turning(self, rope: Rope, factors: tuple[float | None, ...], head_dim: int) -> tuple[int, int]:
+        """What heads are multiplied by, and what their halves are, exchanged, before both are added: each of the shape
+        `of_heads`, for all layers that turn alike."""
         cosines, sines = self._tables(rope)
-        key = ("turning", cosines, scale, head_dim)
+        key = ("turning", cosines, factors, head_dim)
         if key not in self._made:
-            n, rest = self._nodes, head_dim - rope.turned
-            along = self._padded(cosines, cosines, rest, 1.0)
-            across = self._padded(n.scaled(sines, -1.0), sines, rest, 0.0)
-            scaled = (n.scaled(x, scale) if scale != 1 else x for x in (along, across))
-            self._made[key] = tuple(n.reshape(x, (1, self._rows, 1, head_dim)) for x in scaled)
+            n, rest, by_row = self._nodes, head_dim - rope.turned, (1, self._rows, 1, head_dim)
+            along = n.reshape(self._padded(cosines, cosines, rest, 1.0), by_row)
+            across = n.reshape(self._padded(n.scaled(sines, -1.0), sines, rest, 0.0), by_row)
+            times = self._by_head([factor or 0.0 for factor in factors])
+            kept = self._by_head([float(factor is None) for factor in factors])
+            along = n.binary("Add", n.binary("Mul", along, times), kept)
+            self._made[key] = along, n.binary("Mul", across, times)
         return self._made[key]
+
+    def _by_head(self, numbers: Sequence[float]) -> int:
+        """To multiply heads by, in the shape `of_heads`."""
+        shape = (1, len(numbers), 1, 1) if self._rows == 1 else (1, 1, len(numbers), 1)
+        values = np.array(numbers, np.float32).reshape(shape)
+        return self._graph.constant(f"by head, {values.shape} {values.tobytes().hex()}", values)
 
     def _padded(self, first: int, second: int, rest: int, value: float) -> int:
         """Both halves beside each other (rows, 2 half + rest), then a constant."""
