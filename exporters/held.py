@@ -9,28 +9,31 @@ from typing import Any
 import numpy as np
 
 from exporters.architectures.blocks import weights_of
+from exporters.architectures.weights import Weight
 
 
 @contextmanager
 def holding(model: Any, blocks: object) -> Iterator[None]:
     """While the block runs, a torch model holds the weights of its blocks, dequantized."""
     with ExitStack() as undo:
-        for name, values in _parameters(blocks).items():
-            undo.enter_context(replaced(model.get_parameter(name), values))
+        for name, weights in by_parameter(blocks).items():
+            undo.enter_context(replaced(model.get_parameter(name), _together(weights)))
         yield
 
 
-def _parameters(model: object) -> dict[str, np.ndarray]:
-    """The checkpoint's parameters as the blocks hold them, those that it fuses put together again."""
-    parts: dict[str, dict[int, np.ndarray]] = {}
-    for weight in weights_of(model).values():
+def by_parameter(blocks: object) -> dict[str, list[Weight]]:
+    """The weights that each parameter of the checkpoint is made of, by its name: one, or those that it fuses, in their
+    order in it."""
+    parts: dict[str, dict[int, Weight]] = {}
+    for weight in weights_of(blocks).values():
         name, first = weight.fused or (weight.name, 0)
-        parts.setdefault(name, {})[first] = weight.float32()
-    return {name: rows[0] if len(rows) == 1 else _stacked(rows) for name, rows in parts.items()}
+        parts.setdefault(name, {})[first] = weight
+    return {name: [rows[first] for first in sorted(rows)] for name, rows in parts.items()}
 
 
-def _stacked(rows: dict[int, np.ndarray]) -> np.ndarray:
-    return np.concatenate([rows[first] for first in sorted(rows)])
+def _together(weights: list[Weight]) -> np.ndarray:
+    values = [weight.float32() for weight in weights]
+    return values[0] if len(values) == 1 else np.concatenate(values)
 
 
 @contextmanager

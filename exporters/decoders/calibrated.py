@@ -12,6 +12,7 @@ from exporters.quantization.calibrated import by_calibration
 from exporters.quantization.calibration import calibration_texts
 from exporters.quantization.centers import centered
 from exporters.quantization.compensation import bytes_per_token, compensated
+from exporters.quantization.distillation import distilled
 from exporters.quantization.divergence import divergence
 from exporters.quantization.hessians import gather_hessians
 from exporters.quantization.integers import to_int4, to_int8
@@ -23,6 +24,7 @@ from exporters.spec import ExportSpec
 from mobile_llm.machine import available_memory
 
 _AT_ONCE = 32_768  # of calibration's tokens, those by which layers make up for each other
+_TRAINED = 16_384  # of calibration's tokens, those by which scales and gains are trained
 _SHARE = 0.5  # of the memory that is free, which these may take
 _JUDGED = 2_048  # of calibration's tokens, those on which a divergence is measured
 
@@ -60,6 +62,7 @@ def recipes_for(
             apart = partial(divergence, source.model, ids=texts.together(_JUDGED))
             in_4_bits = near(even, in_4_bits, known, apart, spec.max_kl, watch)
         in_4_bits = compensated(source.model, even, in_4_bits, texts.together(_at_once(blocks)), watch)
+        in_4_bits = distilled(source.model, in_4_bits, texts.together(_TRAINED), watch)
         recipes["int4"] = lambda _: in_4_bits
     release()
     return recipes

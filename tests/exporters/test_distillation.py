@@ -1,0 +1,60 @@
+"""Scales and gains that are trained together, integers that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from exporters.architectures.blocks import weights_of
+from exporters.architectures.decoders import describe_decoder
+from exporters.quantization.distillation import distilled
+from exporters.quantization.divergence import divergence
+from exporters.quantization.integers import to_int4, to_int4_throughout
+
+from .conftest import DECODERS
+
+Decoder = Callable[[str], Any]
+_RANDOM = np.random.default_rng(0)
+READ, OTHERS = _RANDOM.integers(3, 259, (640, 32)), _RANDOM.integers(3, 259, (24, 32))
+
+
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_the_model_chooses_more_as_it_did_also_on_other_texts(name: str, decoder: Decoder) -> None:
+    model, coarse = decoder(name), to_int4(describe_decoder(decoder(name)))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    found = distilled(model, coarse, READ)
+    assert divergence(model, found, OTHERS) < 0.98 * divergence(model, coarse, OTHERS)
+    assert all((value == before[key]).all() for key, value in model.state_dict().items())
+    for key, weight in weights_of(found).items():
+        was = weights_of(coarse)[key]
+        if weight.quantized and was.quantized:
+            np.testing.assert_array_equal(weight.quantized.integers, was.quantized.integers)
+            scale = weight.quantized.scale
+            np.testing.assert_array_equal(scale, scale.astype(np.float16))
+            assert (scale > 0).all()
+            assert scale.dtype == np.float32
+        else:
+            assert np.abs(weight.float32() - was.float32()).max() < 0.02
+
+
+def test_a_tied_table_stays_tied_and_in_4_bits(decoder: Decoder) -> None:
+    model = decoder("llama")
+    coarse = to_int4_throughout(describe_decoder(model))
+    found = distilled(model, coarse, READ[:32])
+    assert found.tied == coarse.tied
+    assert found.words.quantized is not None
+    assert found.words.quantized.bits == 4
+    if found.tied:
+        np.testing.assert_array_equal(found.words.float32(), found.head.weight.float32())
+
+
+def test_steps_grow_and_end_small_so_that_no_factor_goes_far(decoder: Decoder) -> None:
+    model, coarse = decoder("llama"), to_int4(describe_decoder(decoder("llama")))
+    found = weights_of(distilled(model, coarse, READ))
+    for name, weight in weights_of(coarse).items():
+        if weight.quantized:
+            moved = found[name].quantized.scale / weight.quantized.scale
+            assert 1e-4 < np.abs(moved - 1).max() < 0.02
