@@ -9,10 +9,10 @@ from exporters.decoders.budgets import WriteInt4, filled, near, rounded_within
 from exporters.memory import release
 from exporters.progress import Watch
 from exporters.quantization.calibrated import by_calibration
-from exporters.quantization.calibration import calibration_texts
+from exporters.quantization.calibration import Texts, calibration_texts
 from exporters.quantization.centers import centered
 from exporters.quantization.compensation import bytes_per_token, compensated
-from exporters.quantization.distillation import distilled
+from exporters.quantization.distillation import bytes_needed, distilled
 from exporters.quantization.divergence import divergence
 from exporters.quantization.hessians import gather_hessians
 from exporters.quantization.integers import to_int4, to_int8
@@ -62,10 +62,19 @@ def recipes_for(
             apart = partial(divergence, source.model, ids=texts.together(_JUDGED))
             in_4_bits = near(even, in_4_bits, known, apart, spec.max_kl, watch)
         in_4_bits = compensated(source.model, even, in_4_bits, texts.together(_at_once(blocks)), watch)
-        in_4_bits = distilled(source.model, in_4_bits, texts.together(_TRAINED), watch)
+        in_4_bits = _trained(source, in_4_bits, texts, watch)
         recipes["int4"] = lambda _: in_4_bits
     release()
     return recipes
+
+
+def _trained(source: HuggingFaceSource, in_4_bits: DecoderModel, texts: Texts, watch: Watch) -> DecoderModel:
+    """With other scales and gains, where there is memory to train them: the model is whole without."""
+    free = available_memory()
+    if free is not None and bytes_needed(in_4_bits) > free:
+        watch("leaving scales and gains as they are: too little memory to train them")
+        return in_4_bits
+    return distilled(source.model, in_4_bits, texts.together(_TRAINED), watch)
 
 
 def _at_once(blocks: DecoderModel) -> int:
