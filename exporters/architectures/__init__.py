@@ -14,7 +14,7 @@ from exporters.architectures.blocks import EncoderModel, Pooling
 from mobile_llm.errors import UnsupportedModel
 
 # What lies here and is no encoder's architecture
-_SHARED = {"weights", "blocks", "encoder", "modules", "layout", "positions", "traced", "stored", "decoders"}
+_SHARED = {"weights", "blocks", "stacking", "encoder", "modules", "layout", "positions", "traced", "stored", "decoders"}
 
 
 def known() -> list[str]:

@@ -213,11 +213,11 @@ def _constants(bundle: Path, format_name: str) -> dict[str, np.ndarray]:
 
 def _held(stored: dict[str, np.ndarray], format_name: str, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Integers (out, in) and scales float32 (out, blocks) of weights that are stored as one."""
+    joined = "+".join(name.removesuffix(".weight") for name in names) + ".weight"
     if format_name == "tflite":
-        joined = " + ".join(names)
         return stored[joined], stored[f"{joined} scales"].astype(np.float32)
     if format_name == "coreml":
-        joined = "_".join(names).replace(".", "_")
+        joined = joined.replace("+", "_").replace(".", "_")
         return stored[f"{joined}.data"], stored[f"{joined}.scale"].astype(np.float32)
     joined = {1: names[0], 2: "gate_up", 3: "query_key_value"}[len(names)]
     name = joined if len(names) == 1 else f"{names[0].rsplit('.', 2)[0]}.{joined}.weight"

@@ -184,8 +184,8 @@ def test_layers_with_one_input_are_one_product_where_they_are_stored_alike(
     mixed = replace(first, attention=replace(first.attention, **parts))
     described = replace(described, layers=(mixed, *described.layers[1:]))
     lowered = lowering.lower_decoder(described, "int4", tmp_path, CONTEXT)
-    names = {part: linear.weight.name for part, linear in parts.items()}
-    wanted = [" + ".join(names[part] for part in product.split(" + ")) for product in together]
+    names = {part: linear.weight.name.removesuffix(".weight") for part, linear in parts.items()}
+    wanted = ["+".join(names[part] for part in product.split(" + ")) + ".weight" for product in together]
     graph = next(iter(reader.read(tmp_path / lowered.path).functions.values()))
     products = [op.inputs[1].split(":")[1] for op in graph.ops if op.type == "FULLY_CONNECTED"]
     assert [name for name in products if any(part in name for part in names.values())] == wanted

@@ -5,7 +5,6 @@ Integers keep our scales, in float16, in `constexpr_blockwise_shift_scale`: int8
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 
 from exporters.architectures.blocks import Linear
+from exporters.architectures.stacking import neighbours, stacked
 from exporters.architectures.weights import Quantized, Weight
 
 
@@ -63,12 +63,10 @@ class Constants:
         return self._made[weight.name]
 
     def linears(self, value: Any, *linears: Linear) -> Any:
-        """The outputs of layers with the same input, one after the other: one product where they can be stored as
-        one weight, since a decoding step on a GPU spends its time starting kernels."""
-        joined = _joined(linears)
-        if joined:
-            return self.linear(value, joined)
-        return mb.concat(values=[self.linear(value, linear) for linear in linears], axis=-1)
+        """The outputs of layers with the same input, one after the other: those that are stored alike by one product,
+        since a decoding step on a GPU spends its time starting kernels."""
+        products = [self.linear(value, stacked(group)) for group in neighbours(linears)]
+        return mb.concat(values=products, axis=-1) if products[1:] else products[0]
 
     def _integers(self, name: str, quantized: Quantized, axes: tuple[None, ...] = ()) -> Any:
         """With `axes` of size one behind its own."""
@@ -85,26 +83,3 @@ class Constants:
 def _share(constant: Any, name: str) -> None:
     """Constants of several functions that have the same id lie in the file once."""
     constant.op.weight_id = name
-
-
-def _joined(linears: Sequence[Linear]) -> Linear | None:
-    """Layers stored alike as one with all their rows; None where they differ in bits, blocks or biases."""
-    weights, biases = [linear.weight for linear in linears], [linear.bias for linear in linears]
-    present = [bias for bias in biases if bias]
-    if len({_stored_as(weight) for weight in weights}) > 1 or len(present) not in (0, len(biases)):
-        return None
-    return Linear(_rows(weights), _rows(present) if present else None)
-
-
-def _stored_as(weight: Weight) -> tuple[int, int] | None:
-    return (weight.quantized.bits, weight.quantized.scale.shape[1]) if weight.quantized else None
-
-
-def _rows(weights: Sequence[Weight]) -> Weight:
-    name = "+".join(weight.name for weight in weights)
-    parts = [weight.value for weight in weights]
-    integers = [part for part in parts if isinstance(part, Quantized)]
-    if not integers:
-        return Weight(name, np.concatenate([weight.floats for weight in weights]))
-    values, scales = (np.concatenate([getattr(p, field) for p in integers]) for field in ("integers", "scale"))
-    return Weight(name, Quantized(values, scales, integers[0].bits))

@@ -26,7 +26,7 @@ from pathlib import Path
 from exporters.architectures.decoders.blocks import CausalAttention, DecoderModel
 from exporters.architectures.decoders.walk import build_decoder
 from exporters.formats.tflite.caches import Caches, with_rows
-from exporters.formats.tflite.decoder import Joined, TfliteDecoderBuilder
+from exporters.formats.tflite.decoder import Stacked, TfliteDecoderBuilder
 from exporters.formats.tflite.flatbuffer import Model, Ops, Subgraph, Types
 from exporters.formats.tflite.nodes import Nodes
 from exporters.formats.tflite.positions import Positions
@@ -39,10 +39,10 @@ _LAYOUT = {kind: CacheTensor(kind[0], ("rows", "head_dim")) for kind in _KINDS}
 
 def write_whole(model: DecoderModel, path: Path, context: int) -> None:
     """A .tflite file with these signatures, for texts of up to `context` tokens."""
-    file, joined = Model(), Joined()
+    file, stacks = Model(), Stacked()
     for shape in _shapes(context):
         graph = Subgraph(file, _signature(shape))
-        build_decoder(model, _Builder(graph, shape, context, joined))
+        build_decoder(model, _Builder(graph, shape, context, stacks))
         graph.forget_unasked()
         graph.finish()
     file.save(path)

@@ -11,8 +11,8 @@ import numpy as np
 
 from exporters.architectures.blocks import Attention, Disentangled, Linear, RelativeBias, Rotary
 from exporters.architectures.positions import keys_by_distance, queries_by_distance, relative_bias, rotary_tables
+from exporters.architectures.stacking import stacked
 from exporters.formats.onnx.graph import CONTRIB, FLOAT, Graph
-from exporters.formats.onnx.products import joined
 
 _MASKED = -1e4
 
@@ -36,7 +36,7 @@ def scores(
 def packed(attention: Attention) -> Linear:
     """Query, key and value as one product: their rows one after the other, scales too."""
     parts = (attention.query, attention.key, attention.value)
-    return joined(f"{attention.query.weight.name.rsplit('.', 2)[0]}.query_key_value", *parts)
+    return stacked(parts, f"{attention.query.weight.name.rsplit('.', 2)[0]}.query_key_value")
 
 
 def _rotated(graph: Graph, value: str, attention: Attention, theta: float, limit: int) -> str:

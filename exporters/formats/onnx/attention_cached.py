@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from exporters.architectures.decoders.blocks import CausalAttention, RmsNorm, Rope
+from exporters.architectures.stacking import neighbours, stacked
 from exporters.formats.onnx.graph import CONTRIB, FLOAT, INT32, INT64, Graph
 from exporters.formats.onnx.norms import normalized
-from exporters.formats.onnx.products import Products, alike, joined
+from exporters.formats.onnx.products import Products
 from mobile_llm.errors import UnsupportedModel
 
 # transformers.js makes the first caches by these names: of the batch's size, and empty where it knows no name.
@@ -75,8 +76,8 @@ class CachedAttention:
         has_norms = attention.query_norm is not None or attention.key_norm is not None
         turned_before = attention.rope is not None and not turned_inside
         prefix = attention.query.weight.name.rsplit(".", 2)[0]
-        if not has_norms and not turned_before and alike(*parts):
-            return [self._products.linear(normed, joined(f"{prefix}.query_key_value", *parts)), "", ""]
+        if not has_norms and not turned_before and len(list(neighbours(parts))) == 1:
+            return [self._products.linear(normed, stacked(parts, f"{prefix}.query_key_value")), "", ""]
         values = self._products.several(normed, prefix, query=attention.query, key=attention.key, value=attention.value)
         query = self._per_head(values[0], attention.query_norm, attention.heads, attention.head_dim)
         key = self._per_head(values[1], attention.key_norm, attention.kv_heads, attention.head_dim)

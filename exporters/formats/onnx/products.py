@@ -12,12 +12,11 @@ blocks of 8 bits take five times the instructions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import groupby
 
 import numpy as np
 
 from exporters.architectures.blocks import Linear
+from exporters.architectures.stacking import neighbours, stacked
 from exporters.architectures.weights import Quantized, Weight
 from exporters.formats.onnx.graph import CONTRIB, FLOAT, Graph
 from mobile_llm.errors import UnsupportedModel
@@ -25,20 +24,6 @@ from mobile_llm.errors import UnsupportedModel
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 16, 128
 _SMALLEST_RANGE = 1e-20
 _INT8_ACTIVATIONS = 4  # the accuracy level at which MatMulNBits rounds activations to int8, block by block
-
-
-def alike(*linears: Linear) -> bool:
-    """Whether the weights are stored in one way, so that they can be one product."""
-    return len({_kind(linear.weight) for linear in linears}) == 1
-
-
-def joined(name: str, *linears: Linear) -> Linear:
-    """Several linear layers of one input as one: their rows one after the other, scales and biases too."""
-    weight = _joined(f"{name}.weight", [linear.weight for linear in linears])
-    if not any(linear.bias for linear in linears):
-        return replace(linears[0], weight=weight)
-    biases = [linear.bias or Weight("", np.zeros(linear.weight.shape[0], np.float32)) for linear in linears]
-    return replace(linears[0], weight=weight, bias=_joined(f"{name}.bias", biases))
 
 
 class Products:
@@ -55,10 +40,10 @@ class Products:
     def several(self, hidden: str, prefix: str, **linears: Linear) -> list[str]:
         """The outputs of layers with one input; neighbours that are stored alike are one product, named after them."""
         found: list[str] = []
-        for _, group in groupby(linears.items(), lambda named: _kind(named[1].weight)):
-            names, layers = zip(*group)
-            product = self.linear(hidden, joined(f"{prefix}.{'_'.join(names)}", *layers) if names[1:] else layers[0])
-            found += self._apart(product, [layer.weight.shape[0] for layer in layers])
+        for group in neighbours(tuple(linears.values())):
+            names = list(linears)[len(found) : len(found) + len(group)]
+            product = self.linear(hidden, stacked(group, f"{prefix}.{'_'.join(names)}"))
+            found += self._apart(product, [layer.weight.shape[0] for layer in group])
         return found
 
     def by_table(self, hidden: str, head: Linear) -> str:
@@ -211,16 +196,3 @@ class Products:
         """float32 of what is stored in fewer bits."""
         narrow = weight.quantized or weight.floats.dtype != np.float32
         return self._graph.node("Cast", [value], to=FLOAT) if narrow else value
-
-
-def _kind(weight: Weight) -> tuple[object, ...]:
-    quantized = weight.quantized
-    return (quantized.bits, quantized.block) if quantized else (weight.floats.dtype,)
-
-
-def _joined(name: str, weights: list[Weight]) -> Weight:
-    quantized = [weight.quantized for weight in weights if weight.quantized]
-    if not quantized:
-        return Weight(name, np.concatenate([weight.floats for weight in weights]))
-    integers = np.concatenate([q.integers for q in quantized])
-    return Weight(name, Quantized(integers, np.concatenate([q.scale for q in quantized]), quantized[0].bits))

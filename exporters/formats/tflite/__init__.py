@@ -57,13 +57,13 @@ def lower_decoder(model: DecoderModel, precision: str, bundle: Path, context: in
 
 def write_decoder(model: DecoderModel, path: Path, shapes: Sequence[Shape], context: int) -> None:
     """One file with a signature for each shape."""
-    from exporters.formats.tflite.decoder import Joined, TfliteDecoderBuilder
+    from exporters.formats.tflite.decoder import Stacked, TfliteDecoderBuilder
     from exporters.formats.tflite.flatbuffer import Model, Subgraph
 
-    file, joined = Model(), Joined()
+    file, stacks = Model(), Stacked()
     for shape in shapes:
         graph = Subgraph(file, shape.signature)
-        build_decoder(model, TfliteDecoderBuilder(graph, shape, context, joined))
+        build_decoder(model, TfliteDecoderBuilder(graph, shape, context, stacks))
         graph.finish()
     file.save(path)
 

@@ -6,14 +6,11 @@ layer each. Norm gains and scales are operators of their own: the integers are t
 
 from __future__ import annotations
 
-from dataclasses import replace
-from itertools import groupby
-
 import numpy as np
 
 from exporters.architectures.blocks import FeedForward, GatedFeedForward, Linear
 from exporters.architectures.decoders.blocks import AnyNorm, CausalAttention, DecoderModel, RmsNorm
-from exporters.architectures.weights import Quantized, Weight
+from exporters.architectures.stacking import neighbours, stacked
 from exporters.formats.tflite.cached import CachedAttention, rms_norm, soft_capped
 from exporters.formats.tflite.caches import Caches, Ends, FloatCaches, WrittenCaches
 from exporters.formats.tflite.flatbuffer import Ops, Subgraph, Types
@@ -24,18 +21,17 @@ from exporters.formats.tflite.signatures import Shape
 from exporters.formats.tflite.stepped import SteppedAttention
 
 
-class Joined:
-    """Layers of the same input that are stored alike as one, joined once for all signatures of a file."""
+class Stacked:
+    """Layers of the same input that are stored alike as one, made once for all signatures of a file."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Linear] = {}
+        self._known: dict[tuple[str, ...], Linear] = {}
 
-    def __call__(self, *linears: Linear) -> Linear:
-        name = " + ".join(linear.weight.name for linear in linears)
-        if name not in self._known:
-            weight = Weight(name, _stacked([linear.weight.value for linear in linears]))
-            self._known[name] = replace(linears[0], weight=weight, bias=_biases(name, linears))
-        return self._known[name]
+    def __call__(self, group: tuple[Linear, ...]) -> Linear:
+        names = tuple(linear.weight.name for linear in group)
+        if names not in self._known:
+            self._known[names] = stacked(group)
+        return self._known[names]
 
 
 class TfliteDecoderBuilder:
@@ -44,8 +40,8 @@ class TfliteDecoderBuilder:
     behind it are padding. Outputs: `logits` float32 (1, vocabulary), of a verify (rows, vocabulary), and the new rows
     of the caches."""
 
-    def __init__(self, graph: Subgraph, shape: Shape, context: int, joined: Joined) -> None:
-        self._graph, self._shape, self._joined = graph, shape, joined
+    def __init__(self, graph: Subgraph, shape: Shape, context: int, stacks: Stacked) -> None:
+        self._graph, self._shape, self._stacks = graph, shape, stacks
         self._nodes = Nodes(graph)
         self._layers = Layers(self._nodes)
         self._tokens = graph.input("tokens", (1, shape.rows))
@@ -115,30 +111,4 @@ class TfliteDecoderBuilder:
     def _products(self, hidden: int, *linears: Linear) -> tuple[int, ...]:
         """The outputs of layers with the same input; neighbours that are stored alike are one product, in which they
         lie beside each other."""
-        alike = (tuple(group) for _, group in groupby(linears, _stored_as))
-        return tuple(self._layers.linear(hidden, self._joined(*group) if group[1:] else group[0]) for group in alike)
-
-
-def _stored_as(linear: Linear) -> tuple[object, ...]:
-    value = linear.weight.value
-    return (value.bits, value.block) if isinstance(value, Quantized) else (value.dtype,)
-
-
-def _stacked(values: list[np.ndarray | Quantized]) -> np.ndarray | Quantized:
-    floats = [value for value in values if not isinstance(value, Quantized)]
-    if floats:
-        return np.concatenate(floats)
-    integers = [value for value in values if isinstance(value, Quantized)]
-    return replace(
-        integers[0],
-        integers=np.concatenate([value.integers for value in integers]),
-        scale=np.concatenate([value.scale for value in integers]),
-    )
-
-
-def _biases(name: str, linears: tuple[Linear, ...]) -> Weight | None:
-    """The biases one after the other; zeros for a layer without."""
-    if not any(linear.bias for linear in linears):
-        return None
-    found = [linear.bias.floats if linear.bias else np.zeros(linear.weight.shape[0], np.float32) for linear in linears]
-    return Weight(f"{name} bias", np.concatenate(found))
+        return tuple(self._layers.linear(hidden, self._stacks(group)) for group in neighbours(linears))
