@@ -69,7 +69,7 @@ class CachedAttention:
 
     def _split(self, projected: int, attention: CausalAttention) -> tuple[int, int, int]:
         """Positions and scale applied: queries (1, kv_heads, groups * rows, head_dim), keys and values (1, kv_heads,
-        rows, head_dim). All heads go through it as one, values too: what counts is how many operators there are."""
+        rows, head_dim). All heads go through it as one, values too, so that operators are few."""
         n, count = self._nodes, attention.heads + 2 * attention.kv_heads
         heads = n.reshape(projected, self._positions.of_heads(count, attention.head_dim))
         heads = self._positions.turned(self._normed(heads, attention), attention.rope, _factors(attention))

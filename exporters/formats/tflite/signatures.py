@@ -29,8 +29,8 @@ from mobile_llm.bundle.manifest import EntryPoint, KvCache, TensorBinding
 
 # A prefill of so many tokens at once. Two lengths only: each signature that is open costs 50 ms and 7 MB of 135M.
 _CHUNKS = (32, 128)
-# As many as are verified at once when tokens are guessed. Of 135M in 4 bits on x86, where kernels multiply 14 rows at a
-# time however few are there, twelve rows take 3.2 steps of one token, eight 2.9, four 2.4; in int8 2.1, 2.0 and 1.5.
+# As many as are verified at once when tokens are guessed. Of 135M in 4 bits on x86 twelve rows take 3.2 steps of one
+# token, eight 2.9, four 2.4 (its kernels take as long for 4 rows as for 14); in int8 twelve 2.1 and eight 2.0.
 _VERIFIED = (12,)
 _SMALLEST_CACHE = 256
 _DTYPE = "float32"  # of caches
