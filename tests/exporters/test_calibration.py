@@ -280,21 +280,6 @@ def test_where_8_bits_are_too_many_the_table_of_words_has_4(
         np.testing.assert_array_equal(integers, held[0])
 
 
-@pytest.mark.parametrize("free", [10**5, 10**12])
-def test_scales_and_gains_are_trained_where_there_is_memory_for_it(
-    free: int, wide_folder: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("exporters.decoders.calibrated.available_memory", lambda: free)
-    source = open_source(str(wide_folder), "text-generation")
-    blocks, steps = describe_decoder(source.model), list[str]()
-    spec = ExportSpec(str(wide_folder), "text-generation", tmp_path, recipes=("int4",), calibration=str(text))
-    found = recipes_for(spec, source, blocks, TEXT, lambda _: {}, steps.append)["int4"](blocks)
-    kept = blocks.final_norm.weight.float32() == found.final_norm.weight.float32()
-    assert kept.all() == (free == 10**5)
-    assert any("too little memory to train" in step for step in steps) == (free == 10**5)
-    assert any("training scales" in step for step in steps) == (free == 10**12)
-
-
 def test_a_divergence_is_kept_with_few_bytes(wide_folder: Path, text: Path, tmp_path: Path) -> None:
     """Of what 4 bits cost by rounding to nearest, calibrated layers cost less, and some in 8 bits much less."""
     source = open_source(str(wide_folder), "text-generation")

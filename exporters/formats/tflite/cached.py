@@ -82,7 +82,7 @@ class CachedAttention:
         """Queries and keys, each head for itself, where there are norms for that."""
         if not attention.query_norm and not attention.key_norm:
             return heads
-        axis = 1 if self._rows == 1 else 2
+        axis = self._positions.heads_axis
         query, key, value = self._apart(heads, attention, axis)
         query, key = (
             rms_norm(self._nodes, x, norm) if norm else x

@@ -80,7 +80,7 @@ class Nodes:
 
     def rows(self, a: int, first: int, count: int) -> int:
         """`count` entries of the first axis of two."""
-        return self.slice(a, (first, 0), (count, self.graph.shape(a)[1]))
+        return self.span(a, 0, first, count)
 
     def columns(self, a: int, first: int, count: int) -> int:
         """`count` entries of the last axis."""

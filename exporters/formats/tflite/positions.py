@@ -53,9 +53,16 @@ class Positions:
         used = replace(table, name=f"{table.name} from {offset}", value=table.floats[offset : offset + self._context])
         return self._layers.lookup(used, self._ids)
 
+    @property
+    def heads_axis(self) -> int:
+        """Along which heads lie while they are turned; a single row's lie as they are used."""
+        return 1 if self._rows == 1 else 2
+
     def of_heads(self, heads: int, head_dim: int) -> tuple[int, ...]:
-        """The shape in which heads are turned; a single row's lie as they are used."""
-        return (1, heads, 1, head_dim) if self._rows == 1 else (1, self._rows, heads, head_dim)
+        """The shape in which heads are turned."""
+        shape = [1, self._rows, 1, head_dim]
+        shape[self.heads_axis] = heads
+        return tuple(shape)
 
     def turned(self, heads: int, rope: Rope | None, factors: Sequence[float | None]) -> int:
         """Of the shape `of_heads`: each turned by the position of its row and multiplied by its factor, or as it is
@@ -151,7 +158,8 @@ class Positions:
 
     def _by_head(self, numbers: Sequence[float]) -> int:
         """To multiply heads by, in the shape `of_heads`."""
-        shape = (1, len(numbers), 1, 1) if self._rows == 1 else (1, 1, len(numbers), 1)
+        shape = [1, 1, 1, 1]
+        shape[self.heads_axis] = len(numbers)
         values = np.array(numbers, np.float32).reshape(shape)
         return self._graph.constant(f"by head, {values.shape} {values.tobytes().hex()}", values)
 
