@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.progress import Watch
 from exporters.quantization.calibrated import stored_bytes, widening
 from exporters.quantization.hessians import Hessians
-from exporters.quantization.integers import to_int4, to_int4_throughout
+from exporters.quantization.integers import WIDE_BLOCK, to_int4, to_int4_throughout
 from mobile_llm.bundle import Artifact
 from mobile_llm.errors import InvalidSpec
 
@@ -20,9 +21,10 @@ WriteInt4 = Callable[[DecoderModel], Mapping[str, Artifact]]
 
 
 def rounded_within(blocks: DecoderModel, write: WriteInt4, max_size: float) -> tuple[ToIntegers, int]:
-    """To 4 bits, of which the table of words is left out where it may be, and by how many bytes every artifact may
-    grow. `write` gives a model's artifacts. Raises InvalidSpec for megabytes that no artifact fits in."""
-    for rounded in (to_int4, to_int4_throughout):
+    """To 4 bits, of which the table of words is left out where it may be, else in blocks of 32 where these fit, and by
+    how many bytes every artifact may grow. `write` gives a model's artifacts. Raises InvalidSpec for megabytes that no
+    artifact fits in."""
+    for rounded in (to_int4, to_int4_throughout, partial(to_int4_throughout, block=WIDE_BLOCK)):
         written = write(rounded(blocks))
         excess = _excess(written, max_size)
         if excess <= 0:

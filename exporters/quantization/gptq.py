@@ -36,7 +36,9 @@ Ends = tuple[int, int]
 ScaleOf = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def quantize_calibrated(values: np.ndarray, hessian: np.ndarray, rounds: int = _ROUNDS) -> Quantized:
+def quantize_calibrated(
+    values: np.ndarray, hessian: np.ndarray, block: int = BLOCK, rounds: int = _ROUNDS
+) -> Quantized:
     """int4 of a float32 matrix (out, in), whose width divides into blocks, for inputs with second moments `hessian`
     float32 (in, in); scales are exact in float16."""
     hessian = damped(hessian)
@@ -44,7 +46,7 @@ def quantize_calibrated(values: np.ndarray, hessian: np.ndarray, rounds: int = _
     parts = []
     for first in range(0, len(values), _ROWS):
         rows = values[first : first + _ROWS].astype(np.float32)
-        integers, scale = _rounded(rows, hessian, factor, _scale, OF_4)
+        integers, scale = _rounded(rows, hessian, factor, _scale, OF_4, block)
         for _ in range(rounds):
             scale = _refit(rows, integers, scale, hessian)
             integers = _descended(rows, integers, scale, hessian, OF_4)
@@ -64,7 +66,7 @@ def quantize_rows_calibrated(values: np.ndarray, hessian: np.ndarray) -> Quantiz
     parts = []
     for first in range(0, len(values), _ROWS):
         rows, scale = values[first : first + _ROWS].astype(np.float32), nearest.scale[first : first + _ROWS]
-        integers, scales = _rounded(rows, hessian, factor, lambda *_, own=scale[:, 0]: own, _OF_8)
+        integers, scales = _rounded(rows, hessian, factor, lambda *_, own=scale[:, 0]: own, _OF_8, BLOCK)
         parts.append(_descended(rows, integers, scales, hessian, _OF_8))
     return Quantized(np.concatenate(parts).astype(np.int8), nearest.scale, bits=8)
 
@@ -75,18 +77,21 @@ def quantize_group(
     """Float32 matrices that share an input, by name, each in blocks of 4 bits or in 8 as `stored` has it; those that
     are alike are computed together."""
     found: dict[str, Quantized] = {}
-    for quantize, in_blocks in ((quantize_calibrated, True), (quantize_rows_calibrated, False)):
-        alike = {name: rows for name, rows in values.items() if _in_blocks(stored[name]) == in_blocks}
-        if alike:
-            together = quantize(np.concatenate(list(alike.values())), hessian)
-            ends = np.cumsum([len(rows) for rows in alike.values()])[:-1]
-            parts = zip(alike, np.split(together.integers, ends), np.split(together.scale, ends))
-            found |= {name: Quantized(integers, scale, together.bits) for name, integers, scale in parts}
+    blocks = {name: _block(stored[name]) for name in values}
+    for block in dict.fromkeys(blocks.values()):
+        alike = {name: matrix for name, matrix in values.items() if blocks[name] == block}
+        rows = np.concatenate(list(alike.values()))
+        together = quantize_calibrated(rows, hessian, block) if block else quantize_rows_calibrated(rows, hessian)
+        ends = np.cumsum([len(matrix) for matrix in alike.values()])[:-1]
+        parts = zip(alike, np.split(together.integers, ends), np.split(together.scale, ends))
+        found |= {name: Quantized(integers, scale, together.bits) for name, integers, scale in parts}
     return found
 
 
-def _in_blocks(weight: Weight) -> bool:
-    return weight.quantized is not None and weight.quantized.bits == 4
+def _block(weight: Weight) -> int | None:
+    """Of 4 bits; None for what is in 8."""
+    quantized = weight.quantized
+    return quantized.block if quantized and quantized.bits == 4 else None
 
 
 def weighted_error(difference: np.ndarray, hessian: np.ndarray) -> np.ndarray:
@@ -108,23 +113,23 @@ def _inverse_factor(hessian: np.ndarray) -> np.ndarray:
 
 
 def _rounded(
-    rows: np.ndarray, hessian: np.ndarray, factor: np.ndarray, scale_of: ScaleOf, ends: Ends
+    rows: np.ndarray, hessian: np.ndarray, factor: np.ndarray, scale_of: ScaleOf, ends: Ends, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Integers as float32 (rows, in) and scales (rows, blocks), of a block as it is when its turn comes. Columns are
     kept as rows: each is then one piece."""
     left = rows.T.copy()
     integers = np.empty_like(left)
-    scales = np.empty((len(left) // BLOCK, len(rows)), np.float32)
-    for index, first in enumerate(range(0, len(left), BLOCK)):
-        block = slice(first, first + BLOCK)
+    scales = np.empty((len(left) // width, len(rows)), np.float32)
+    for index, first in enumerate(range(0, len(left), width)):
+        block = slice(first, first + width)
         scale = scales[index] = scale_of(left[block].T, hessian[block, block])
-        errors = np.empty((BLOCK, len(rows)), np.float32)
-        for place, column in enumerate(range(first, first + BLOCK)):
+        errors = np.empty((width, len(rows)), np.float32)
+        for place, column in enumerate(range(first, first + width)):
             integers[column] = _nearest(left[column], scale, ends)
             errors[place] = (left[column] - integers[column] * scale) / factor[column, column]
-            rest = slice(column + 1, first + BLOCK)
+            rest = slice(column + 1, first + width)
             left[rest] -= factor[column, rest, None] * errors[place]
-        left[first + BLOCK :] -= factor[block, first + BLOCK :].T @ errors
+        left[first + width :] -= factor[block, first + width :].T @ errors
     return integers.T.copy(), scales.T.copy()
 
 
@@ -142,10 +147,11 @@ def _scale(values: np.ndarray, hessian: np.ndarray) -> np.ndarray:
 def _refit(rows: np.ndarray, integers: np.ndarray, scale: np.ndarray, hessian: np.ndarray) -> np.ndarray:
     """The scales that are best for these integers, all blocks of a row together: A s = b with A (blocks, blocks)."""
     count, blocks = scale.shape
-    by_block = integers.reshape(count, blocks, BLOCK)
+    width = rows.shape[1] // blocks
+    by_block = integers.reshape(count, blocks, -1)
     products = np.empty((count, blocks, blocks), np.float32)
     for index in range(blocks):
-        part = slice(index * BLOCK, (index + 1) * BLOCK)
+        part = slice(index * width, (index + 1) * width)
         seen = by_block[:, index] @ hessian[part]
         products[:, index] = (seen.reshape(by_block.shape) * by_block).sum(-1)
     wanted = ((rows @ hessian).reshape(by_block.shape) * by_block).sum(-1)
@@ -162,11 +168,12 @@ def _descended(
     """Each integer in turn set to the best one for all others as they are; the error never grows."""
     held = integers.T.copy()
     scales = scale.T.copy()
-    pull = hessian @ (rows.T - held * np.repeat(scales, BLOCK, axis=0))  # H times what is still missing
-    for index, first in enumerate(range(0, len(held), BLOCK)):
-        block = slice(first, first + BLOCK)
-        near, moved = pull[block].copy(), np.empty((BLOCK, len(rows)), np.float32)
-        for place, column in enumerate(range(first, first + BLOCK)):
+    width = len(held) // len(scales)
+    pull = hessian @ (rows.T - held * np.repeat(scales, width, axis=0))  # H times what is still missing
+    for index, first in enumerate(range(0, len(held), width)):
+        block = slice(first, first + width)
+        near, moved = pull[block].copy(), np.empty((width, len(rows)), np.float32)
+        for place, column in enumerate(range(first, first + width)):
             wanted = held[column] * scales[index] + near[place] / hessian[column, column]
             better = _nearest(wanted, scales[index], ends)
             moved[place] = (better - held[column]) * scales[index]

@@ -2,7 +2,7 @@
 
 Embedding tables are quantized per row by the same rule, since a row is what a lookup returns. Biases, norms
 and tables of positions and token types stay in float: they are small and their rounding is not.
-int4 for models that write: symmetric in blocks of 32 along a row, with tables and heads in int8, or in blocks too.
+int4 for models that write: symmetric in blocks of 32 along a row, or of 64, with tables and heads in int8 or in blocks.
 Its integers begin at -8: from -7, both ends alike, the perplexity of SmolLM2-135M with its dimensions permuted, rounded
 to nearest, is 1.326 times the float model's in ONNX; from -8 it is 1.292 times.
 Not covered here: calibration (see `calibrated.py`).
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
 
 Model = TypeVar("Model", EncoderModel, DecoderModel)
-BLOCK = 32
+BLOCK, WIDE_BLOCK = 32, 64
 OF_4 = (-8, 7)  # the least and the largest integer of 4 bits
 SMALLEST_SCALE = np.float16(2.0**-24)  # the smallest number float16 can hold
 
@@ -51,22 +52,24 @@ def to_int8(model: Model) -> Model:
 def to_int4(model: Model) -> Model:
     """The same decoder with linear layers in 4 bits, but for the head and the table of words, and for layers whose
     rows do not divide into blocks: these are in 8."""
-    return _to_int4(model, _int8)
+    return _to_int4(model, partial(_int4, block=BLOCK), _int8)
 
 
-def to_int4_throughout(model: Model) -> Model:
-    """The same with the head and the table of words in 4 bits too."""
-    return _to_int4(model, _int4)
+def to_int4_throughout(model: Model, block: int = BLOCK) -> Model:
+    """The same with the head and the table of words in 4 bits too. Rows that do not divide into blocks of this size
+    have those of 32."""
+    rounded = partial(_int4, block=block)
+    return _to_int4(model, rounded, rounded)
 
 
-def _to_int4(model: Model, of_words: Callable[[Weight], Weight]) -> Model:
+def _to_int4(model: Model, of_layers: Callable[[Weight], Weight], of_words: Callable[[Weight], Weight]) -> Model:
     head = model.head.weight.name if isinstance(model, DecoderModel) else None
 
     def change(block: Any) -> Any:
         if not isinstance(block, Linear):
             return block
         weight = block.weight
-        return replace(block, weight=of_words(weight) if weight.name == head else _int4(weight))
+        return replace(block, weight=of_words(weight) if weight.name == head else of_layers(weight))
 
     return _with_words(model, map_blocks(model, change), of_words)
 
@@ -117,10 +120,11 @@ def placed(model: DecoderModel, values: Mapping[str, Quantized]) -> DecoderModel
     return replace(changed, words=changed.head.weight) if model.tied else changed
 
 
-def _int4(weight: Weight) -> Weight:
-    if weight.shape[1] % BLOCK:
+def _int4(weight: Weight, block: int) -> Weight:
+    width = weight.shape[1]
+    if width % BLOCK:
         return _int8(weight)
-    return replace(weight, value=quantize_in_blocks(weight.float32()))
+    return replace(weight, value=quantize_in_blocks(weight.float32(), BLOCK if width % block else block))
 
 
 def _int8(weight: Weight) -> Weight:

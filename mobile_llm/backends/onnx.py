@@ -46,20 +46,38 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxS
 
 
 def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxDecoder:
-    return decoder_of(opened(inside(bundle, artifact.path), threads), artifact)
+    return decoder_of(opened_decoder(inside(bundle, artifact.path), threads), artifact)
 
 
 def opened(path: Path, threads: int | None, extensions: bool = False) -> ort.InferenceSession:
     """The file as a session of our settings. Raises IntegrityFailed, BackendUnavailable."""
-    options = ort.SessionOptions()
+    options = _options(threads)
     if extensions:
         register_extensions(options)
+    return _session(path, options)
+
+
+def opened_decoder(path: Path, threads: int | None) -> ort.InferenceSession:
+    """The same for texts of any length. onnxruntime would plan memory for the shapes of each run, of which no two are
+    alike, and keep the plans: without, SmolLM2-135M writes 6 % faster in 4 bits and 4 % slower in 8, and after 1,000
+    tokens takes 25 MB less in 8. Raises as `opened` does."""
+    options = _options(threads)
+    options.enable_mem_pattern = False
+    return _session(path, options)
+
+
+def _options(threads: int | None) -> ort.SessionOptions:
+    options = ort.SessionOptions()
     options.log_severity_level = 3
     # Where x86 has no VNNI, sums of int8 products would saturate; no phone's do. No effect on other CPUs.
     options.add_session_config_entry("session.x64quantprecision", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+    return options
+
+
+def _session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own, unexported exception types

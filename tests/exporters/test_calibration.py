@@ -263,21 +263,37 @@ def test_a_size_is_kept(
     assert not [path for path in result.bundle.iterdir() if path.name.startswith("tmp")]
 
 
-def test_where_8_bits_are_too_many_the_table_of_words_has_4(
-    bundle: Path, wide_folder: Path, text: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def smaller(bundle: Path, wide_folder: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where 8 bits for the table of words are a few bytes too many."""
+    return _smaller_than(bundle, wide_folder, text, tmp_path_factory.mktemp("smaller") / "bundle")
+
+
+def _smaller_than(bundle: Path, model: Path, text: Path, output: Path) -> Path:
     sizes = {name: artifact.size for name, artifact in Bundle.open(bundle).manifest.artifacts.items()}
     largest = max(size for name, size in sizes.items() if name.endswith("/int4")) / 1e6 - 0.001
-    found = exporters.export(
-        wide_folder, "text-generation", tmp_path / "bundle", FORMATS, ("int4",), calibration=text, max_size=largest
-    )
+    found = exporters.export(model, "text-generation", output, FORMATS, ("int4",), calibration=text, max_size=largest)
     assert max(artifact.size for artifact in found.artifacts.values()) <= largest * 1e6
+    return found.bundle
+
+
+def test_where_8_bits_are_too_many_the_table_of_words_has_4(smaller: Path) -> None:
     table = "model.embed_tokens.weight"
-    stored = {name: _constants(found.bundle, name) for name in FORMATS}
+    stored = {name: _constants(smaller, name) for name in FORMATS}
     held = [stored["tflite"][table], stored["coreml"]["model_embed_tokens_weight.data"], _halves(stored["onnx"][table])]
     for integers in held:
         assert (integers.min(), integers.max()) == (-8, 7)
         np.testing.assert_array_equal(integers, held[0])
+
+
+def test_where_blocks_of_32_are_too_many_they_are_of_64(
+    smaller: Path, wide_folder: Path, text: Path, tmp_path: Path
+) -> None:
+    """Where rows divide into them: those of 64 do, and those of 96 do not."""
+    for bundle, size in ((smaller, 32), (_smaller_than(smaller, wide_folder, text, tmp_path / "bundle"), 64)):
+        integers = {name: values for name, values in _constants(bundle, "onnx").items() if values.dtype == np.uint8}
+        blocks = {name.split(".")[-2]: 2 * values.shape[-1] for name, values in integers.items() if "_proj" in name}
+        assert blocks == {"o_proj": size, "down_proj": 32}
 
 
 def test_a_divergence_is_kept_with_few_bytes(wide_folder: Path, text: Path, tmp_path: Path) -> None:

@@ -12,28 +12,31 @@ from exporters.quantization.integers import quantize_in_blocks, quantize_per_cha
 
 @pytest.fixture(scope="module")
 def correlated() -> tuple[np.ndarray, np.ndarray]:
-    """A matrix (24, 96) and the moments of inputs that a few directions explain, as those of a model are."""
+    """A matrix (24, 128) and the moments of inputs that a few directions explain, as those of a model are."""
     random = np.random.default_rng(0)
-    inputs = random.normal(size=(2000, 12)) @ random.normal(size=(12, 96)) + 0.3 * random.normal(size=(2000, 96))
-    inputs = (inputs * np.exp(random.normal(size=96))).astype(np.float32)
-    return random.standard_t(4, size=(24, 96)).astype(np.float32), inputs.T @ inputs / len(inputs)
+    inputs = random.normal(size=(2000, 12)) @ random.normal(size=(12, 128)) + 0.3 * random.normal(size=(2000, 128))
+    inputs = (inputs * np.exp(random.normal(size=128))).astype(np.float32)
+    return random.standard_t(4, size=(24, 128)).astype(np.float32), inputs.T @ inputs / len(inputs)
 
 
 def _error(found: Quantized, values: np.ndarray, hessian: np.ndarray) -> float:
     return float(weighted_error(values - found.dequantized(), hessian).sum())
 
 
-def test_outputs_change_less_than_by_rounding_to_nearest(correlated: tuple[np.ndarray, np.ndarray]) -> None:
+@pytest.mark.parametrize("block", [32, 64])
+def test_outputs_change_less_than_by_rounding_to_nearest(block: int, correlated: tuple[np.ndarray, np.ndarray]) -> None:
     values, hessian = correlated
-    nearest = _error(quantize_in_blocks(values), values, hessian)
-    errors = [_error(quantize_calibrated(values, hessian, rounds), values, hessian) for rounds in (0, 1, 2)]
+    nearest = _error(quantize_in_blocks(values, block), values, hessian)
+    calibrated = [quantize_calibrated(values, hessian, block, rounds) for rounds in (0, 1, 2)]
+    assert {found.block for found in calibrated} == {block}
+    errors = [_error(found, values, hessian) for found in calibrated]
     assert errors[0] < nearest / 2
     assert errors[2] <= errors[1] < errors[0]
 
 
 def test_the_encoding_is_that_of_rounding_to_nearest(correlated: tuple[np.ndarray, np.ndarray]) -> None:
     found = quantize_calibrated(*correlated)
-    assert (found.bits, found.block, found.shape) == (4, 32, (24, 96))
+    assert (found.bits, found.block, found.shape) == (4, 32, (24, 128))
     assert found.integers.dtype == np.int8
     assert (found.integers.min(), found.integers.max()) == (-8, 7)
     assert found.scale.dtype == np.float32

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mobile_llm.backends.onnx import EXTENSIONS, OnnxSession, opened
+from mobile_llm.backends.onnx import EXTENSIONS, OnnxSession, opened_decoder
 from mobile_llm.backends.onnx_decoder import OnnxDecoder, decoder_of
 from mobile_llm.bundle.integrity import inside
 from mobile_llm.bundle.manifest import Artifact
@@ -25,7 +25,7 @@ def open_session(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxS
 
 
 def open_decoder(bundle: Path, artifact: Artifact, threads: int | None) -> OnnxDecoder:
-    return _open_widened(bundle, artifact, lambda path: decoder_of(opened(path, threads), artifact))
+    return _open_widened(bundle, artifact, lambda path: decoder_of(opened_decoder(path, threads), artifact))
 
 
 def _open_widened(bundle: Path, artifact: Artifact, open_file: Callable[[Path], Opened]) -> Opened:
