@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from exporters.architectures.decoders.blocks import DecoderModel
-from exporters.decoders.budgets import WriteInt4, filled, near, rounded_within
+from exporters.decoders.budgets import ToIntegers, WriteInt4, filled, near, rounded_within
 from exporters.memory import release
 from exporters.progress import Watch
 from exporters.quantization.calibrated import by_calibration
 from exporters.quantization.calibration import Texts, calibration_texts
-from exporters.quantization.centers import centered
+from exporters.quantization.centers import as_if_centered, centered
 from exporters.quantization.compensation import bytes_per_token, compensated
 from exporters.quantization.distillation import bytes_needed, distilled
 from exporters.quantization.divergence import divergence
@@ -45,17 +45,20 @@ def recipes_for(
     """
     if text is None:
         return RECIPES
-    rounded, room = (to_int4, 0) if spec.max_size is None else rounded_within(blocks, write, spec.max_size)
+    rounded: ToIntegers = to_int4
+    room = 0
+    if spec.max_size is not None:
+        rounded, room = rounded_within(as_if_centered(blocks), write, spec.max_size)
     texts = calibration_texts(source, blocks, text, watch)
     hessians = gather_hessians(source.model, blocks, texts.written, texts.read, watch)
     recipes = dict(RECIPES)  # what is computed here is kept, and the moments are not
     if "int8" in spec.recipes:
         even, known = smoothed(blocks, hessians)
-        in_8_bits = by_calibration(even, to_int8(outliers_apart(centered(even, known), known)), known, watch)
+        in_8_bits = by_calibration(even, to_int8(outliers_apart(centered(even, known.means), known)), known, watch)
         recipes["int8"] = lambda _: in_8_bits
     if "int4" in spec.recipes:
         even, known = smoothed_behind_gates(blocks, hessians)
-        in_4_bits = by_calibration(even, rounded(centered(even, known)), known, watch)
+        in_4_bits = by_calibration(even, rounded(centered(even, known.means)), known, watch)
         if spec.max_size is not None:
             in_4_bits = filled(even, in_4_bits, known, room, write, spec.max_size)
         if spec.max_kl is not None:

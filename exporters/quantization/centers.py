@@ -10,30 +10,41 @@ is gained; weights, which stay as they are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from exporters.architectures.blocks import FeedForward, GatedFeedForward, Linear
+import numpy as np
+
+from exporters.architectures.blocks import FeedForward, GatedFeedForward, Linear, weights_of
 from exporters.architectures.decoders.blocks import DecoderLayer, DecoderModel
-from exporters.quantization.hessians import Hessians
+
+Means = Mapping[str, np.ndarray]
 
 
-def centered(blocks: DecoderModel, hessians: Hessians) -> DecoderModel:
-    """The same blocks, whose layers know the means of their inputs."""
+def as_if_centered(blocks: DecoderModel) -> DecoderModel:
+    """Blocks that take as much in a file as `centered` ones, before any mean is known. No two stand-ins are equal: of
+    equal ones a file holds one."""
+    matrices = [weight for weight in weights_of(blocks).values() if len(weight.shape) == 2]
+    return centered(blocks, {w.name: np.full(w.shape[1], 1 + place, np.float32) for place, w in enumerate(matrices)})
+
+
+def centered(blocks: DecoderModel, means: Means) -> DecoderModel:
+    """The same blocks, whose layers know the means of their inputs, float32 (in,) by the weight's name."""
 
     def of_layer(layer: DecoderLayer) -> DecoderLayer:
-        return replace(layer, feed_forward=_centered(layer.feed_forward, hessians))
+        return replace(layer, feed_forward=_centered(layer.feed_forward, means))
 
     layers = tuple(map(of_layer, blocks.layers))
-    return replace(blocks, layers=layers, head=_at_mean(blocks.head, hessians))
+    return replace(blocks, layers=layers, head=_at_mean(blocks.head, means))
 
 
-def _centered(forward: FeedForward | GatedFeedForward, hessians: Hessians) -> FeedForward | GatedFeedForward:
-    first: dict[str, Any] = {"up": _at_mean(forward.up, hessians)}
+def _centered(forward: FeedForward | GatedFeedForward, means: Means) -> FeedForward | GatedFeedForward:
+    first: dict[str, Any] = {"up": _at_mean(forward.up, means)}
     if isinstance(forward, GatedFeedForward):
-        first["gate"] = _at_mean(forward.gate, hessians)
+        first["gate"] = _at_mean(forward.gate, means)
     return replace(forward, **first)
 
 
-def _at_mean(linear: Linear, hessians: Hessians) -> Linear:
-    return replace(linear, center=hessians.means[linear.weight.name])
+def _at_mean(linear: Linear, means: Means) -> Linear:
+    return replace(linear, center=means[linear.weight.name])

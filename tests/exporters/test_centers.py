@@ -17,7 +17,7 @@ from exporters.architectures.weights import Weight
 from exporters.formats.onnx import lower_decoder as lower_onnx
 from exporters.formats.tflite import lower_decoder as lower_tflite
 from exporters.held import holding
-from exporters.quantization.centers import centered
+from exporters.quantization.centers import as_if_centered, centered
 from exporters.quantization.hessians import gather_hessians
 from exporters.quantization.integers import quantize_in_blocks, quantize_per_channel, to_int4, to_int8
 from exporters.verification.exact import onnx as exact_onnx
@@ -57,8 +57,20 @@ def read(format_name: str, how: dict[str, Open], blocks: DecoderModel, folder: P
 @pytest.mark.parametrize("name", list(DECODERS))
 def test_the_function_stays_the_same(name: str, format_name: str, decoder: Decoder, tmp_path: Path) -> None:
     model, blocks = decoder(name), describe_decoder(decoder(name))
-    known = to_int8(centered(blocks, gather_hessians(model, blocks, IDS, IDS)))
+    known = to_int8(centered(blocks, gather_hessians(model, blocks, IDS, IDS).means))
     assert np.abs(read(format_name, EXACT, known, tmp_path) - logits(model, known)).max() < SAME
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_a_file_is_as_large_before_means_are_known(name: str, decoder: Decoder, tmp_path: Path) -> None:
+    """Its size is what a budget is compared with before anything is calibrated."""
+    blocks = describe_decoder(decoder(name))
+    means = gather_hessians(decoder(name), blocks, IDS, IDS).means
+
+    def size(model: DecoderModel) -> int:
+        return (tmp_path / lower_tflite(to_int4(model), "int4", tmp_path, 40).path).stat().st_size
+
+    assert size(blocks) < size(as_if_centered(blocks)) == size(centered(blocks, means))
 
 
 @pytest.mark.parametrize("format_name", list(LOWERED))
@@ -66,7 +78,7 @@ def test_the_function_stays_the_same(name: str, format_name: str, decoder: Decod
 def test_what_is_far_from_zero_is_rounded_finer(name: str, format_name: str, decoder: Decoder, tmp_path: Path) -> None:
     model, blocks = decoder(name), _far_from_zero(describe_decoder(decoder(name)))
     with holding(model, blocks):
-        known = centered(blocks, gather_hessians(model, blocks, IDS, IDS))
+        known = centered(blocks, gather_hessians(model, blocks, IDS, IDS).means)
     errors = []
     for one in (to_int8(blocks), to_int8(known)):
         errors.append(np.std(read(format_name, ROUNDING, one, tmp_path) - logits(model, one)))
@@ -89,7 +101,7 @@ def test_means_are_those_of_what_layers_take(name: str, decoder: Decoder) -> Non
     with torch.no_grad():
         model(torch.from_numpy(IDS))
     head.remove()
-    known = centered(blocks, gather_hessians(model, blocks, IDS, IDS))
+    known = centered(blocks, gather_hessians(model, blocks, IDS, IDS).means)
     np.testing.assert_allclose(known.head.center, seen[0].reshape(-1, blocks.hidden).mean(0), atol=1e-5)
     for recipe in (to_int8, to_int4):
         quantized = recipe(known)

@@ -33,7 +33,7 @@ LARGER = 100  # than the other channels of what attention takes, two are
 def test_the_function_stays_the_same(name: str, format_name: str, decoder: Decoder, tmp_path: Path) -> None:
     model, blocks = decoder(name), describe_decoder(decoder(name))
     hessians = gather_hessians(model, blocks, IDS, IDS)
-    known = to_int8(outliers_apart(centered(blocks, hessians), hessians))
+    known = to_int8(outliers_apart(centered(blocks, hessians.means), hessians))
     assert np.abs(read(format_name, EXACT, known, tmp_path) - logits(model, known)).max() < SAME
 
 
@@ -54,7 +54,7 @@ def test_what_lies_beside_outliers_is_rounded_finer(
 def test_tokens_are_verified_as_steps_would_read_them(name: str, decoder: Decoder, tmp_path: Path) -> None:
     model, blocks = decoder(name), describe_decoder(decoder(name))
     hessians = gather_hessians(model, blocks, IDS, IDS)
-    lowered = lower_tflite(to_int8(outliers_apart(centered(blocks, hessians), hessians)), "int8", tmp_path, 40)
+    lowered = lower_tflite(to_int8(outliers_apart(centered(blocks, hessians.means), hessians)), "int8", tmp_path, 40)
     artifact = Artifact("tflite", "int8", lowered.path, (), lowered.entry_points, lowered.minimum, lowered.cache)
     opened = tflite.open_decoder(tmp_path, artifact, 1)
     ids = IDS[0, :20].tolist()
