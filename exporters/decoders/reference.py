@@ -65,6 +65,15 @@ def likeliest(logits: np.ndarray) -> Expected:
 def _likeliest(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     log_probabilities = log_softmax(logits)
     count = min(KEPT, logits.shape[-1])
-    tokens = np.argsort(-log_probabilities, axis=-1, kind="stable")[:, :count]
+    tokens = np.stack([_least(row, count) for row in -log_probabilities])
     values = np.take_along_axis(log_probabilities, tokens, axis=-1)
     return tokens.astype(np.int32), values.astype(np.float32)
+
+
+def _least(values: np.ndarray, count: int) -> np.ndarray:
+    """The places of the `count` least numbers, in order, equal ones as they stand: the beginning of a stable sort. The
+    whole of it takes fifty times as long for a vocabulary."""
+    last = np.partition(values, count - 1)[count - 1]
+    candidates = np.flatnonzero(~(values > last))  # more where several are equal to the last, or none is a number
+    least: np.ndarray = candidates[np.argsort(values[candidates], kind="stable")[:count]]
+    return least

@@ -63,6 +63,12 @@ def test_a_float16_overflow_is_named(package: Callable[[Build], Path]) -> None:
     assert _run(MilSession(path, float32=True), 1, 300, 2) == [300, 90000, 600]
 
 
+def test_finite_numbers_whose_sum_is_not_are_let_pass(package: Callable[[Build], Path]) -> None:
+    path = package(lambda x: mb.mul(x=x, y=np.float16(2)))
+    large = float(np.float32(1.5e38))
+    assert _run(MilSession(path, float32=True), large, large, 0) == [2 * large, 2 * large, 0]
+
+
 def test_wrong_inputs_are_refused(package: Callable[[Build], Path]) -> None:
     session = MilSession(package(lambda x: mb.relu(x=x)))
     entry = EntryPoint({"z": TensorBinding("z", "float32", (1, 3))}, ENTRY.outputs)
