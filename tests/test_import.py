@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,10 @@ def test_what_an_extra_brings_is_asked_for_by_name(bare_python: Path, classifier
         assert done.returncode == 2, done.stderr
         assert f'pip install "{extra}' in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_runtime_imports_neither_of_its_users() -> None:
+    files = list((ROOT / "mobile_llm").rglob("*.py"))
+    users = re.compile(r"^\s*(from|import) (exporters|benchmarks)\b", re.MULTILINE)
+    assert len(files) > 50
+    assert not [file for file in files if users.search(file.read_text(encoding="utf-8"))]

@@ -30,6 +30,14 @@ def test_the_reference_is_what_the_commands_say() -> None:
     assert inserted(text) == text, "run `make reference`"
 
 
+@pytest.mark.parametrize("package", ["mobile_llm", "exporters", "benchmarks"])
+def test_every_room_has_its_place_on_the_map(package: str) -> None:
+    (plan,) = (block for block in blocks("text") if block.startswith("mobile_llm/"))
+    (rooms,) = re.findall(rf"^{package}/.*\n((?: .*\n)+)", plan, re.MULTILINE)
+    files = [path for kind in ("py", "toml") for path in (README.parent / package).glob(f"*/*.{kind}")]
+    assert sorted(re.findall(r" ([a-z_]+)/\s", rooms)) == sorted({file.parent.name for file in files})
+
+
 @pytest.fixture(scope="module")
 def place(make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the tour supposes it: `minilm`, `train.csv`, `eval.csv`. One word decides the label."""
