@@ -22,7 +22,7 @@ from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
 from exporters.decoders.clients import tokenizer_settings
-from exporters.formats.onnx import lower_decoder
+from exporters.formats.onnx import lower_decoder, products
 from exporters.formats.onnx.genai import genai_config, write_genai_config
 from exporters.formats.onnx.transformers_js import with_chat_template, with_external_data
 from exporters.quantization.integers import quantize_per_channel, to_float16
@@ -43,6 +43,8 @@ IDS = [int(i) for i in np.random.default_rng(0).integers(3, VOCABULARY, 40)]  # 
 SAME = 5e-5
 # int8 activations are off by up to 1/254 of their range, in some ten products one after the other: up to .27 here.
 ROUNDED = 0.5
+
+PIECES = {"int4": 5, "mixed": 9}  # of 1,024 bytes
 
 Make = Callable[[str], Any]
 Quantize = Callable[[Weight], Quantized]
@@ -259,6 +261,32 @@ def test_a_tied_table_is_not_copied_as_a_file_is_opened(recipe: str, decoder: Ma
     artifact = write(quantized(describe_decoder(decoder("llama")), RECIPES[recipe][1]), tmp_path)
     changed = [op for op in graph_of(tmp_path / artifact.path).ops if op.type == "Reshape"]
     assert not [op for op in changed if any(name.startswith("model.embed_tokens") for name in op.inputs)]
+
+
+@pytest.mark.parametrize("recipe", ["int4", "mixed"])
+def test_a_large_table_is_multiplied_in_pieces_of_the_same_bytes(
+    recipe: str, decoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = quantized(describe_decoder(decoder("llama")), RECIPES[recipe][1])
+    whole = write(described, tmp_path / "whole", "int4")
+    monkeypatch.setattr(products, "_PIECE", 1024)
+    monkeypatch.setattr(products, "_PIECE_ROWS", 8)
+    pieces = write(described, tmp_path / "pieces", "int4")
+    assert [len(by_table(tmp_path / folder / whole.path)) for folder in ("whole", "pieces")] == [1, PIECES[recipe]]
+    assert sum(by_table(tmp_path / "pieces" / pieces.path)) == VOCABULARY
+    graph = onnx.load(str(tmp_path / "pieces" / pieces.path), load_external_data=False).graph
+    assert {tensor.name for tensor in graph.initializer} <= {name for node in graph.node for name in node.input}
+    beside = [(tmp_path / folder / f"{whole.path}_data").read_bytes() for folder in ("whole", "pieces")]
+    assert beside[0] == beside[1]
+    for opened in (backend.open_decoder, exact.open_decoder):
+        found = [stepped(opened(tmp_path / folder, whole, 1)) for folder in ("whole", "pieces")]
+        assert np.array_equal(*found)
+
+
+def by_table(path: Path) -> list[int]:
+    """How many rows of the table each product has."""
+    found = [op for op in graph_of(path).ops if op.type.endswith("MatMulNBits")]
+    return [int(op.attributes["N"]) for op in found if op.inputs[1].startswith("model.embed_tokens")]
 
 
 @pytest.mark.parametrize(

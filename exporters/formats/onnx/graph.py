@@ -7,6 +7,7 @@ maps into memory instead of reading it, has no such limit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from mobile_llm.errors import UnsupportedModel
 
@@ -55,7 +56,7 @@ class Graph:
             tensor = self._graph.initializer.add(name=name, dims=values.shape)
             tensor.data_type = helper.np_dtype_to_tensor_dtype(values.dtype)
             if self._beside and values.nbytes >= _BESIDE:
-                self._large[name] = _Large(values, [tensor])
+                self._large[name] = _Large(values, [_View(tensor, 0, values.nbytes)])
             else:
                 tensor.raw_data = np.ascontiguousarray(values).tobytes()
         return name
@@ -65,12 +66,24 @@ class Graph:
         the file is opened, and stay in memory as a copy."""
         if constant not in self._large:
             return self.node("Reshape", [constant, self.vector(*sizes)])
-        name = f"{constant}.{'x'.join(map(str, sizes))}"
+        return self._view(constant, f"{constant}.{'x'.join(map(str, sizes))}", sizes)
+
+    def rows(self, constant: str, rows: range) -> str:
+        """Neighbouring rows of a constant: beside the file the same bytes."""
+        name = f"{constant}.{rows.start}_{rows.stop}"
+        if constant not in self._large:
+            stored = next(tensor for tensor in self._graph.initializer if tensor.name == constant)
+            return self.constant(name, numpy_helper.to_array(stored)[rows.start : rows.stop])
+        values = self._large[constant].values
+        return self._view(constant, name, (len(rows), *values.shape[1:]), rows.start * values[0].nbytes)
+
+    def _view(self, constant: str, name: str, sizes: Sequence[int], offset: int = 0) -> str:
+        """A constant of bytes that another one has beside the file."""
         if name not in self._constants:
             self._constants.add(name)
-            large = self._large[constant]
-            large.tensors.append(self._graph.initializer.add(name=name, dims=sizes))
-            large.tensors[-1].data_type = large.tensors[0].data_type
+            values, views = self._large[constant].values, self._large[constant].views
+            tensor = self._graph.initializer.add(name=name, dims=sizes, data_type=views[0].tensor.data_type)
+            views.append(_View(tensor, offset, math.prod(sizes) * values.itemsize))
         return name
 
     def overridable(self, name: str, values: np.ndarray) -> str:
@@ -152,7 +165,10 @@ class Graph:
         path.write_bytes(model.SerializeToString(deterministic=True))
 
     def model(self) -> onnx.ModelProto:
-        """The finished graph; nothing is added after."""
+        """The finished graph, without constants that nothing reads; nothing is added after."""
+        read, stored = _read(self._graph), self._graph.initializer
+        for place in reversed([i for i, tensor in enumerate(stored) if tensor.name not in read]):
+            del stored[place]
         self._model.opset_import.append(helper.make_opsetid("", OPSET))
         for domain in (CONTRIB, EXTENSIONS):
             if domain in self._domains:
@@ -160,12 +176,27 @@ class Graph:
         return self._model
 
 
+def _read(graph: onnx.GraphProto) -> set[str]:
+    """Names that nodes read, in branches too."""
+    branches = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    return {name for node in graph.node for name in node.input}.union(*map(_read, branches))
+
+
+@dataclass(frozen=True)
+class _View:
+    """A constant, and which bytes of what lies beside the file it is."""
+
+    tensor: TensorProto
+    offset: int
+    length: int
+
+
 @dataclass(frozen=True)
 class _Large:
-    """What lies beside the file, and the constants that it is."""
+    """What lies beside the file, and the constants that are in it."""
 
     values: np.ndarray
-    tensors: list[TensorProto]
+    views: list[_View]
 
 
 def _write_beside(path: Path, constants: Iterable[_Large]) -> None:
@@ -173,11 +204,11 @@ def _write_beside(path: Path, constants: Iterable[_Large]) -> None:
     with path.open("wb") as file:
         for large in constants:
             file.write(bytes(-file.tell() % _PAGE))
-            place = {"location": path.name, "offset": file.tell(), "length": large.values.nbytes}
-            entries = [onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in place.items()]
-            for tensor in large.tensors:
-                tensor.data_location = TensorProto.EXTERNAL
-                tensor.external_data.extend(entries)
+            for view in large.views:
+                place = {"location": path.name, "offset": file.tell() + view.offset, "length": view.length}
+                entries = [onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in place.items()]
+                view.tensor.data_location = TensorProto.EXTERNAL
+                view.tensor.external_data.extend(entries)
             file.write(np.ascontiguousarray(large.values).data)
 
 
