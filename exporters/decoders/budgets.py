@@ -1,4 +1,10 @@
-"""Which layers of an int4 artifact have 8 bits: as many as its files may take, or as few as keep it near the model."""
+"""Which layers of an int4 artifact have 8 bits: as many as its files may take, or as few as keep it near the model.
+
+Where both fit, blocks of 32 come before blocks of 64 with more layers in 8 bits. Of SmolLM2-135M with its dimensions
+permuted, in 95 MB, perplexity on 35,445 tokens of film reviews is 1.036 times the model's in ONNX and 1.040 in TFLite
+with blocks of 32, with the others 1.038 and 1.043; these decode 5 % faster and read prompts 17 % faster in ONNX, and
+take as long in TFLite.
+"""
 
 from __future__ import annotations
 

@@ -263,17 +263,18 @@ def test_a_tied_table_is_not_copied_as_a_file_is_opened(recipe: str, decoder: Ma
     assert not [op for op in changed if any(name.startswith("model.embed_tokens") for name in op.inputs)]
 
 
-@pytest.mark.parametrize("recipe", ["int4", "mixed"])
-def test_a_large_table_is_multiplied_in_pieces_of_the_same_bytes(
-    recipe: str, decoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "recipe"), [("llama", "int4"), ("llama", "mixed"), ("phi3", "int4")])
+def test_a_large_head_is_multiplied_in_pieces_of_the_same_bytes(
+    name: str, recipe: str, decoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    described = quantized(describe_decoder(decoder("llama")), RECIPES[recipe][1])
+    """Tied or not."""
+    described = quantized(describe_decoder(decoder(name)), RECIPES[recipe][1])
     whole = write(described, tmp_path / "whole", "int4")
     monkeypatch.setattr(products, "_PIECE", 1024)
     monkeypatch.setattr(products, "_PIECE_ROWS", 8)
     pieces = write(described, tmp_path / "pieces", "int4")
-    assert [len(by_table(tmp_path / folder / whole.path)) for folder in ("whole", "pieces")] == [1, PIECES[recipe]]
-    assert sum(by_table(tmp_path / "pieces" / pieces.path)) == VOCABULARY
+    assert [len(of_the_head(tmp_path / folder / whole.path)) for folder in ("whole", "pieces")] == [1, PIECES[recipe]]
+    assert sum(of_the_head(tmp_path / "pieces" / pieces.path)) == VOCABULARY
     graph = onnx.load(str(tmp_path / "pieces" / pieces.path), load_external_data=False).graph
     assert {tensor.name for tensor in graph.initializer} <= {name for node in graph.node for name in node.input}
     beside = [(tmp_path / folder / f"{whole.path}_data").read_bytes() for folder in ("whole", "pieces")]
@@ -283,10 +284,10 @@ def test_a_large_table_is_multiplied_in_pieces_of_the_same_bytes(
         assert np.array_equal(*found)
 
 
-def by_table(path: Path) -> list[int]:
-    """How many rows of the table each product has."""
+def of_the_head(path: Path) -> list[int]:
+    """How many of its rows each product has."""
     found = [op for op in graph_of(path).ops if op.type.endswith("MatMulNBits")]
-    return [int(op.attributes["N"]) for op in found if op.inputs[1].startswith("model.embed_tokens")]
+    return [int(op.attributes["N"]) for op in found if op.inputs[1].startswith(("model.embed_tokens", "lm_head"))]
 
 
 @pytest.mark.parametrize(

@@ -73,10 +73,7 @@ class OnnxDecoderBuilder:
 
     def logits(self, normed: str, model: DecoderModel) -> None:
         g = self._graph
-        if model.tied:
-            logits = self._products.by_table(normed, model.head)
-        else:
-            logits = self._products.linear(normed, model.head)
+        logits = self._products.logits(normed, model.head, model.tied)
         if model.soft_cap is not None:
             capped = g.node("Tanh", [g.node("Mul", [logits, g.number(1 / model.soft_cap)])])
             logits = g.node("Mul", [capped, g.number(model.soft_cap)])

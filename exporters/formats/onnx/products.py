@@ -23,7 +23,7 @@ from mobile_llm.errors import UnsupportedModel
 
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 16, 128
 _SMALLEST_RANGE = 1e-20
-_PIECE = 16 << 20  # bytes of a table that are one product
+_PIECE = 32 << 20  # bytes of a head that are one product
 _PIECE_ROWS = 64  # a piece has a multiple of so many
 _INT8_ACTIVATIONS = 4  # the accuracy level at which MatMulNBits rounds activations to int8, block by block
 
@@ -48,9 +48,9 @@ class Products:
             found += self._apart(product, [layer.weight.shape[0] for layer in group])
         return found
 
-    def by_table(self, hidden: str, head: Linear) -> str:
-        """The product with every row of a table that is looked up too, and stored once."""
-        return self._around(hidden, head, self._table_product)
+    def logits(self, hidden: str, head: Linear, tied: bool) -> str:
+        """The product with a head; one that is tied is a table whose rows are looked up too, and stored once."""
+        return self._around(hidden, head, self._table_product if tied else self._head_product)
 
     def rows(self, table: Weight, ids: str) -> str:
         """Rows of a table; of what is not float32 the few that are looked up are widened."""
@@ -106,6 +106,11 @@ class Products:
         inputs = [hidden, self._widened(self._table(table), table)]
         return g.node("FusedMatMul", inputs, domain=CONTRIB, transB=1)
 
+    def _head_product(self, hidden: str, head: Weight) -> str:
+        if head.quantized and self._block(head.quantized):
+            return self._in_pieces(hidden, head.name, head.quantized)
+        return self._product(hidden, head)
+
     def _product(self, hidden: str, weight: Weight) -> str:
         g, quantized = self._graph, weight.quantized
         if not quantized:
@@ -133,10 +138,10 @@ class Products:
         return self._scale(name, weight.scale[:, 0], range(weight.shape[0]))
 
     def _in_pieces(self, hidden: str, name: str, weight: Quantized) -> str:
-        """The product with a large table, some rows at a time. onnxruntime lays weights out anew as it opens a file,
-        and holds what it reads of one beside all that it has laid out: the table, which is the last, or a piece of it.
-        With one of Gemma 3's size (262,144 x 640 in 8 bits) the peak is 233 MB for 359, of SmolLM2-135M in 95 MB 159
-        for 167; joining its two pieces takes .6 % of a step."""
+        """The product with a large head, some rows at a time. onnxruntime lays weights out anew as it opens a file,
+        and holds what it reads of one beside all that it has laid out: the head, which is the last, or a piece of it.
+        With one of Gemma 3's size (262,144 x 640 in 8 bits) the peak is 233 MB for 359. Logits of many positions are in
+        memory twice for it, and joining pieces takes time, of SmolLM2's 28 MB in two .6 % of a step: that is one."""
         rows, stored = weight.shape[0], weight.integers.size * weight.bits // 8
         size = -(-rows // -(-stored // _PIECE))
         firsts = range(0, rows, -(-size // _PIECE_ROWS) * _PIECE_ROWS)
