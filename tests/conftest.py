@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -43,6 +44,13 @@ def _without_tensorflow() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(artifacts.CHECKERS, "tflite", artifacts.CHECKERS["tflite"][:1])
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell has what it starts in the background ignore Ctrl-C, and so would the processes that tests interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
