@@ -22,7 +22,7 @@ from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
 from exporters.decoders.clients import tokenizer_settings
-from exporters.formats.onnx import lower_decoder, products
+from exporters.formats.onnx import graph, lower_decoder, products
 from exporters.formats.onnx.genai import genai_config, write_genai_config
 from exporters.formats.onnx.transformers_js import with_chat_template, with_external_data
 from exporters.quantization.integers import quantize_per_channel, to_float16
@@ -267,7 +267,8 @@ def test_a_tied_table_is_not_copied_as_a_file_is_opened(recipe: str, decoder: Ma
 def test_a_large_head_is_multiplied_in_pieces_of_the_same_bytes(
     name: str, recipe: str, decoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tied or not."""
+    """Tied or not. Scales lie beside the file too, as those of a large head do."""
+    monkeypatch.setattr(graph, "_BESIDE", 256)
     described = quantized(describe_decoder(decoder(name)), RECIPES[recipe][1])
     whole = write(described, tmp_path / "whole", "int4")
     monkeypatch.setattr(products, "_PIECE", 1024)
@@ -275,8 +276,8 @@ def test_a_large_head_is_multiplied_in_pieces_of_the_same_bytes(
     pieces = write(described, tmp_path / "pieces", "int4")
     assert [len(of_the_head(tmp_path / folder / whole.path)) for folder in ("whole", "pieces")] == [1, PIECES[recipe]]
     assert sum(of_the_head(tmp_path / "pieces" / pieces.path)) == VOCABULARY
-    graph = onnx.load(str(tmp_path / "pieces" / pieces.path), load_external_data=False).graph
-    assert {tensor.name for tensor in graph.initializer} <= {name for node in graph.node for name in node.input}
+    written = onnx.load(str(tmp_path / "pieces" / pieces.path), load_external_data=False).graph
+    assert {tensor.name for tensor in written.initializer} <= {name for node in written.node for name in node.input}
     beside = [(tmp_path / folder / f"{whole.path}_data").read_bytes() for folder in ("whole", "pieces")]
     assert beside[0] == beside[1]
     for opened in (backend.open_decoder, exact.open_decoder):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from mobile_llm.errors import UnsupportedModel
 
@@ -69,13 +69,10 @@ class Graph:
         return self._view(constant, f"{constant}.{'x'.join(map(str, sizes))}", sizes)
 
     def rows(self, constant: str, rows: range) -> str:
-        """Neighbouring rows of a constant: beside the file the same bytes."""
-        name = f"{constant}.{rows.start}_{rows.stop}"
-        if constant not in self._large:
-            stored = next(tensor for tensor in self._graph.initializer if tensor.name == constant)
-            return self.constant(name, numpy_helper.to_array(stored)[rows.start : rows.stop])
+        """Neighbouring rows of a constant beside the file: the same bytes."""
         values = self._large[constant].values
-        return self._view(constant, name, (len(rows), *values.shape[1:]), rows.start * values[0].nbytes)
+        name, sizes = f"{constant}.{rows.start}_{rows.stop}", (len(rows), *values.shape[1:])
+        return self._view(constant, name, sizes, rows.start * values[0].nbytes)
 
     def _view(self, constant: str, name: str, sizes: Sequence[int], offset: int = 0) -> str:
         """A constant of bytes that another one has beside the file."""

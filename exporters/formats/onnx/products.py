@@ -50,7 +50,9 @@ class Products:
 
     def logits(self, hidden: str, head: Linear, tied: bool) -> str:
         """The product with a head; one that is tied is a table whose rows are looked up too, and stored once."""
-        return self._around(hidden, head, self._table_product if tied else self._head_product)
+        if head.weight.quantized and self._block(head.weight.quantized):
+            return self._around(hidden, head, self._product_in_pieces)
+        return self._around(hidden, head, self._table_product if tied else self._product)
 
     def rows(self, table: Weight, ids: str) -> str:
         """Rows of a table; of what is not float32 the few that are looked up are widened."""
@@ -97,19 +99,12 @@ class Products:
 
     def _table_product(self, hidden: str, table: Weight) -> str:
         g, quantized = self._graph, table.quantized
-        if quantized and self._block(quantized):
-            return self._in_pieces(hidden, table.name, quantized)
         if quantized:
             transposed = g.node("Transpose", [self._table(table)], perm=[1, 0])
             return self._token_product(hidden, transposed, table.name, quantized)
         # Transposed in the product: a Transpose would be a second copy in memory while the file is opened.
         inputs = [hidden, self._widened(self._table(table), table)]
         return g.node("FusedMatMul", inputs, domain=CONTRIB, transB=1)
-
-    def _head_product(self, hidden: str, head: Weight) -> str:
-        if head.quantized and self._block(head.quantized):
-            return self._in_pieces(hidden, head.name, head.quantized)
-        return self._product(hidden, head)
 
     def _product(self, hidden: str, weight: Weight) -> str:
         g, quantized = self._graph, weight.quantized
@@ -137,17 +132,19 @@ class Products:
     def _channel_scale(self, name: str, weight: Quantized) -> str:
         return self._scale(name, weight.scale[:, 0], range(weight.shape[0]))
 
-    def _in_pieces(self, hidden: str, name: str, weight: Quantized) -> str:
-        """The product with a large head, some rows at a time. onnxruntime lays weights out anew as it opens a file,
-        and holds what it reads of one beside all that it has laid out: the head, which is the last, or a piece of it.
-        With one of Gemma 3's size (262,144 x 640 in 8 bits) the peak is 233 MB for 359. Logits of many positions are in
-        memory twice for it, and joining pieces takes time, of SmolLM2's 28 MB in two .6 % of a step: that is one."""
-        rows, stored = weight.shape[0], weight.integers.size * weight.bits // 8
+    def _product_in_pieces(self, hidden: str, head: Weight) -> str:
+        """The product with a large head in blocks, some rows at a time. onnxruntime lays weights out anew as it opens a
+        file, and holds what it reads of one beside all that it has laid out: the head, which is the last, or a piece of
+        it. With one of Gemma 3's size (262,144 x 640 in 8 bits) the peak is 244 MB for 376. Logits of many positions
+        are in memory twice for it, and joining pieces takes time, of SmolLM2's 28 MB in two .6 % of a step: that is
+        one."""
+        quantized = head.quantized
+        assert quantized is not None
+        rows, stored = head.shape[0], quantized.integers.size * quantized.bits // 8
         size = -(-rows // -(-stored // _PIECE))
-        firsts = range(0, rows, -(-size // _PIECE_ROWS) * _PIECE_ROWS)
-        pieces = [
-            self._block_product(hidden, name, weight, range(first, min(first + firsts.step, rows))) for first in firsts
-        ]
+        step = -(-size // _PIECE_ROWS) * _PIECE_ROWS
+        parts = [range(first, min(first + step, rows)) for first in range(0, rows, step)]
+        pieces = [self._block_product(hidden, head.name, quantized, part) for part in parts]
         return self._graph.node("Concat", pieces, axis=-1) if len(pieces) > 1 else pieces[0]
 
     def _block_product(self, hidden: str, name: str, weight: Quantized, rows: range) -> str:
