@@ -7,6 +7,10 @@ until it is written over. A batch of one.
 A step's inputs have the shapes and places of the last one's: the mask is as long as the buffers, and how many tokens
 there are is the sum of its ones. That and no plans for memory (see `onnx.opened_decoder`) make a step of SmolLM2-135M
 in 4 bits 8 % faster.
+
+Prompts are read in chunks: what the layers hold in between is the larger, and the slower to reach, the more tokens are
+read at once. Of SmolLM2-135M in 4 bits 512 tokens take 5 % less time than in one go and 1,000 take 14 % less, 24 MB
+less after 512, and the logits are the same to the last bit.
 """
 
 from __future__ import annotations
@@ -21,16 +25,21 @@ from mobile_llm.bundle.manifest import Artifact, EntryPoint, KvCache
 from mobile_llm.errors import IntegrityFailed
 
 _FIRST_CAPACITY = 256
+# Tokens of a prompt that are read at once. Twice as many are as fast or 4 % faster in integers, and take 4 MB more;
+# products in float are 15 % faster with them.
+_CHUNK, _FLOAT_CHUNK = 64, 128
+_FLOATS = ("fp32", "fp16")
 
 
 class OnnxDecoder:
     """Runs a session whose inputs and outputs are those of `entry`, of the role `score` where the artifact has it, with
-    a cache as `cache` describes it."""
+    a cache as `cache` describes it. At most `chunk` tokens of a prompt are read at once."""
 
-    def __init__(self, session: ort.InferenceSession, entry: EntryPoint, cache: KvCache) -> None:
+    def __init__(self, session: ort.InferenceSession, entry: EntryPoint, cache: KvCache, chunk: int) -> None:
         self._session = session
         self._entry = entry
         self._cache = cache
+        self._chunk = chunk
         self._position = 0
         self._steps, self._chunks = session.io_binding(), session.io_binding()
         self._mask = np.zeros(cache.context, np.int64)
@@ -52,16 +61,17 @@ class OnnxDecoder:
         return self._position
 
     def append(self, ids: Sequence[int]) -> np.ndarray:
-        if len(ids) == 1:
-            self._make_room(1)
-            self._token[0] = ids[0]
-            self._session.run_with_iobinding(self._steps)
-            self._position += 1
-        else:
-            self._read_chunk(ids)
+        self._make_room(len(ids))
+        for first in range(0, len(ids), self._chunk):
+            chunk = ids[first : first + self._chunk]
+            if len(chunk) == 1:
+                self._read_token(chunk[0])
+            else:
+                self._read_chunk(chunk)
         return self._logits.copy()
 
     def score(self, ids: Sequence[int]) -> np.ndarray:
+        self._make_room(len(ids))
         kept = np.array(len(ids), np.int64)
         self._bind_input(self._chunks, "logits_to_keep", kept, ())
         # The file states one row, its default, so that a buffer for more is refused; what onnxruntime allocates is not.
@@ -73,8 +83,12 @@ class OnnxDecoder:
             self._bind_last_logits(self._chunks)
         return logits
 
+    def _read_token(self, token: int) -> None:
+        self._token[0] = token
+        self._session.run_with_iobinding(self._steps)
+        self._position += 1
+
     def _read_chunk(self, ids: Sequence[int]) -> None:
-        self._make_room(len(ids))
         tokens, total = np.asarray(ids, np.int64), self._position + len(ids)
         self._bind_input(self._chunks, "input_ids", tokens, (1, len(ids)))
         self._bind_input(self._chunks, "attention_mask", self._mask, (1, total))
@@ -144,4 +158,5 @@ def decoder_of(session: ort.InferenceSession, artifact: Artifact) -> OnnxDecoder
         raise IntegrityFailed(
             f"{artifact.path} has no single decode entry with a grown cache in its manifest; export the bundle again"
         )
-    return OnnxDecoder(session, entries[0], artifact.cache)
+    chunk = _FLOAT_CHUNK if artifact.precision in _FLOATS else _CHUNK
+    return OnnxDecoder(session, entries[0], artifact.cache, chunk)

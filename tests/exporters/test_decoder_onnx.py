@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -103,6 +104,24 @@ def test_every_position_agrees_however_it_is_read(name: str, decoder: Make, tmp_
     for start, end in ((7, 19), (19, 20), (20, 40)):
         assert apart(opened.append(IDS[start:end]), expected[end - 1]) < SAME
     opened.close()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_a_prompt_is_read_in_chunks(
+    precision: str, decoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = describe_decoder(decoder("llama"))
+    artifact = write(quantized(described, in_blocks) if precision == "int4" else described, tmp_path, precision)
+    whole = backend.open_decoder(tmp_path, artifact, 1).append(IDS)
+    for name in ("_CHUNK", "_FLOAT_CHUNK"):
+        monkeypatch.setattr(onnx_decoder, name, 13)
+    opened = backend.open_decoder(tmp_path, artifact, 1)
+    run = Mock(wraps=opened._session.run_with_iobinding)
+    monkeypatch.setattr(opened, "_session", Mock(run_with_iobinding=run))
+    assert apart(opened.append(IDS), whole) < SAME
+    assert run.call_count == 4  # the last token is alone
+    opened.rewind(20)
+    assert apart(opened.append(IDS[20:]), whole) < SAME
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text"])

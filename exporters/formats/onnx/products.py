@@ -23,7 +23,7 @@ from mobile_llm.errors import UnsupportedModel
 
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 16, 128
 _SMALLEST_RANGE = 1e-20
-_PIECE = 32 << 20  # bytes of a head that are one product
+_PIECE = 16 << 20  # bytes of a head that are one product
 _PIECE_ROWS = 64  # a piece has a multiple of so many
 _INT8_ACTIVATIONS = 4  # the accuracy level at which MatMulNBits rounds activations to int8, block by block
 
@@ -135,9 +135,8 @@ class Products:
     def _product_in_pieces(self, hidden: str, head: Weight) -> str:
         """The product with a large head in blocks, some rows at a time. onnxruntime lays weights out anew as it opens a
         file, and holds what it reads of one beside all that it has laid out: the head, which is the last, or a piece of
-        it. With one of Gemma 3's size (262,144 x 640 in 8 bits) the peak is 244 MB for 376. Logits of many positions
-        are in memory twice for it, and joining pieces takes time, of SmolLM2's 28 MB in two .6 % of a step: that is
-        one."""
+        it. With one of Gemma 3's size (262,144 x 640 in 8 bits) the peak is 244 MB for 376; with SmolLM2's 28 MB it is
+        13 MB lower, for .6 % of a step. Logits of many positions are in memory twice for it."""
         quantized = head.quantized
         assert quantized is not None
         rows, stored = head.shape[0], quantized.integers.size * quantized.bits // 8
@@ -160,28 +159,36 @@ class Products:
         )
 
     def _block_rows(self, name: str, weight: Quantized, ids: str) -> str:
-        g = self._graph
-        integers, scale = self._blocks(name, weight, range(weight.shape[0]))
+        """One scale to a row is that of a block as long as the row, so that onnxruntime keeps it once."""
+        g, (count, width) = self._graph, weight.shape
+        block = 1 << (width - 1).bit_length() if weight.per_channel else self._block(weight)
         return g.node(
             "GatherBlockQuantized",
-            [g.reshaped(integers, len(weight.integers), weight.shape[1] * weight.bits // 8), ids, scale],
+            [
+                g.reshaped(self._stored_blocks(name, weight), count, width * weight.bits // 8),
+                ids,
+                self._scale(name, weight.scale, range(count)),
+            ],
             domain=CONTRIB,
             bits=weight.bits,
-            block_size=self._block(weight),
+            block_size=block,
             gather_axis=0,
             quantize_axis=1,
         )
 
     def _blocks(self, name: str, weight: Quantized, rows: range) -> tuple[str, str]:
-        """Of some rows uint8 (rows, blocks, bytes of a block) with the middle of the range for zero, and scales (rows,
-        blocks)."""
+        """Of some rows uint8 (rows, blocks, bytes of a block), and scales (rows, blocks)."""
+        integers = self._part(self._stored_blocks(name, weight), weight.shape[0], rows)
+        return integers, self._block_scale(name, weight, rows)
+
+    def _stored_blocks(self, name: str, weight: Quantized) -> str:
+        """uint8 (out, blocks, bytes of a block), with the middle of the range for zero."""
         g, block = self._graph, self._block(weight)
         if block < _SMALLEST_BLOCK or block & (block - 1):
             raise UnsupportedModel(
                 f"{name} has {block} integers to a scale; onnxruntime takes 16, 32, 64 …: quantize in such blocks"
             )
-        integers = g.shared(name, lambda: g.constant(name, _packed(weight, block)))
-        return self._part(integers, weight.shape[0], rows), self._block_scale(name, weight, rows)
+        return g.shared(name, lambda: g.constant(name, _packed(weight, block)))
 
     def _block_scale(self, name: str, weight: Quantized, rows: range) -> str:
         """A row's one scale is repeated by onnxruntime when it opens the file."""
