@@ -4,7 +4,6 @@ integers against the PyTorch model that holds what they stand for."""
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +21,8 @@ from exporters.architectures.blocks import Linear, map_blocks, weights_of
 from exporters.architectures.decoders import describe_decoder
 from exporters.architectures.decoders.blocks import DecoderModel
 from exporters.architectures.weights import Quantized, Weight
-from exporters.decoders.clients import tokenizer_settings
 from exporters.formats.onnx import graph, lower_decoder, products
-from exporters.formats.onnx.genai import genai_config, write_genai_config
-from exporters.formats.onnx.transformers_js import with_chat_template, with_external_data
+from exporters.formats.onnx.graph import FLOAT, INT64, Graph
 from exporters.quantization.integers import quantize_per_channel, to_float16
 from exporters.verification.exact import onnx as exact
 from mobile_llm.artifacts import read
@@ -282,6 +279,19 @@ def test_a_tied_table_is_not_copied_as_a_file_is_opened(recipe: str, decoder: Ma
     assert not [op for op in changed if any(name.startswith("model.embed_tokens") for name in op.inputs)]
 
 
+def test_a_row_with_one_scale_is_looked_up_without_repeating_it(tmp_path: Path) -> None:
+    """Of a width that is no power of two, as blocks are."""
+    table = by_channel(Weight("table", np.random.default_rng(0).standard_normal((20, 48), np.float32)))
+    built = Graph("lookup")
+    found = products.Products(built, in_blocks=True).rows(Weight("table", table), built.input("ids", INT64, ["count"]))
+    built.output(built.node("Identity", [found], "rows"), FLOAT, ["count", 48])
+    built.save(tmp_path / "lookup.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "lookup.onnx"), providers=["CPUExecutionProvider"])
+    ids = np.array([3, 19, 0, 3])
+    assert np.array_equal(session.run(None, {"ids": ids})[0], table.dequantized()[ids])
+    assert not [op for op in graph_of(tmp_path / "lookup.onnx").ops if op.type == "Expand"]
+
+
 @pytest.mark.parametrize(("name", "recipe"), [("llama", "int4"), ("llama", "mixed"), ("phi3", "int4")])
 def test_a_large_head_is_multiplied_in_pieces_of_the_same_bytes(
     name: str, recipe: str, decoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -368,39 +378,3 @@ def test_what_cannot_be_run_is_refused(decoder: Make, tmp_path: Path) -> None:
         lower_decoder(quantized(described, in_narrow_blocks), "int4", tmp_path, CONTEXT)
     with pytest.raises(IntegrityFailed, match="no single decode entry with a grown cache"):
         backend.open_decoder(tmp_path, replace(write(described, tmp_path), cache=None), 1)
-
-
-def test_a_folder_for_onnxruntime_genai(decoder: Make, tmp_path: Path) -> None:
-    described = describe_decoder(decoder("llama"))
-    lowered = lower_decoder(described, "int4", tmp_path, 48)
-    write_genai_config(described, "llama", lowered, {"eos_token_id": [2, 5], "top_k": 20}, tmp_path)
-    config = json.loads((tmp_path / "genai_config.json").read_text(encoding="utf-8"))
-    assert config["model"]["decoder"]["filename"] == "onnx/model_q4.onnx"
-    assert (config["model"]["context_length"], config["model"]["pad_token_id"]) == (48, 2)
-    assert (config["search"]["top_k"], config["search"]["do_sample"]) == (20, False)
-    assert genai_config(described, "opt", lowered, {"eos_token_id": 2})["model"]["type"] == "decoder"
-    with pytest.raises(InvalidSpec, match="needs eos_token_id"):
-        genai_config(described, "llama", lowered, {})
-
-
-def test_a_folder_for_transformers_js(decoder: Make, tmp_path: Path) -> None:
-    config = {"model_type": "llama"}
-    assert with_external_data(config, tmp_path) == config
-    for precision in ("fp32", "int4"):
-        write(describe_decoder(decoder("llama")), tmp_path, precision)
-    shapes = {
-        tensor.shape for tensor in graph_of(tmp_path / "onnx/model.onnx").tensors.values() if "past" in tensor.name
-    }
-    assert shapes == {("batch_size", 2, "past_sequence_length", 8)}  # of the first name it makes a size, of others 0
-    files = with_external_data(config, tmp_path)["transformers.js_config"]["use_external_data_format"]
-    assert files == {"model.onnx": 1, "model_q4.onnx": 1}
-    assert with_chat_template({}, tmp_path) == {}
-    (tmp_path / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
-    assert with_chat_template({"a": 1}, tmp_path) == {"a": 1, "chat_template": "{{ messages }}"}
-
-
-def test_a_tokenizer_has_the_name_that_other_clients_know(tmp_path: Path) -> None:
-    assert tokenizer_settings({"tokenizer_class": "TokenizersBackend"}, tmp_path) == {
-        "tokenizer_class": "PreTrainedTokenizerFast"
-    }
-    assert tokenizer_settings({"tokenizer_class": "GPT2Tokenizer"}, tmp_path) == {"tokenizer_class": "GPT2Tokenizer"}
